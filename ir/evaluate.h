@@ -1,0 +1,23 @@
+// The reference: every op by its definition, accumulated in float64, one element at a time. The
+// oracle for constant folding, tests and `lathe verify`.
+#pragma once
+
+#include "ir/graph.h"
+
+#include <functional>
+
+namespace lathe {
+
+// Results of one op on concrete tensors whose types `infer_types` accepts.
+Result<std::vector<Tensor>> evaluate(const Op &op, std::span<const Tensor> inputs);
+
+// The bytes of a constant; an error if a named tensor in it has no data.
+Result<Tensor> materialise(const ConstantRef &constant);
+
+// Runs a whole graph. `inputs` in the graph's order; dimension 0 may be any batch size if the ops
+// allow it. `observe`, if given, sees every node's results as they are made.
+using Observer = std::function<void(const Node &, std::span<const Tensor>)>;
+Result<std::vector<Tensor>> evaluate(const Graph &graph, std::span<const Tensor> inputs,
+                                     const Observer &observe = {});
+
+} // namespace lathe

@@ -1,0 +1,296 @@
+// The op vocabulary: each op is a plain attribute struct whose field list drives printing,
+// parsing, comparing and hashing. Activations are NCHW here; memory layout is the Plan's matter.
+#pragma once
+
+#include "ir/tensor.h"
+
+#include <array>
+#include <optional>
+#include <string_view>
+#include <tuple>
+#include <variant>
+#include <vector>
+
+namespace lathe {
+
+// One entry of an op's field list.
+template <typename Struct, typename Member> struct Field {
+  std::string_view name;
+  Member Struct::*member;
+};
+template <typename Struct, typename Member>
+constexpr Field<Struct, Member> field(std::string_view name, Member Struct::*member) {
+  return {name, member};
+}
+
+struct Size2 { // height, width
+  int64_t h = 1, w = 1;
+  bool operator==(const Size2 &) const = default;
+};
+struct Pads { // rows above and below, columns left and right; zeros unless an op says otherwise
+  int64_t top = 0, left = 0, bottom = 0, right = 0;
+  bool operator==(const Pads &) const = default;
+};
+
+// Elementwise functions of one value. alpha and beta as ONNX defines them for each.
+enum class UnaryKind : uint8_t {
+  identity,
+  relu,
+  leaky_relu,   // x < 0 ? alpha * x : x
+  clip,         // min(max(x, alpha), beta); ReLU6 is clip(0, 6)
+  sigmoid,      // 1 / (1 + exp(-x))
+  tanh,         //
+  hard_sigmoid, // clip(alpha * x + beta, 0, 1)
+  hard_swish,   // x * clip(x / 6 + 1/2, 0, 1)
+  elu,          // x < 0 ? alpha * (exp(x) - 1) : x
+  exp,
+  log,
+  sqrt,
+  neg,
+  abs,
+};
+enum class BinaryKind : uint8_t {
+  add,
+  sub,
+  mul,
+  div,
+  min,
+  max,
+  prelu, // x < 0 ? slope * x : x, the slope is the second operand
+};
+std::string_view to_string(UnaryKind kind);
+std::string_view to_string(BinaryKind kind);
+std::optional<UnaryKind> unary_kind(std::string_view name);
+std::optional<BinaryKind> binary_kind(std::string_view name);
+
+struct Unary {
+  UnaryKind kind = UnaryKind::relu;
+  float alpha = 0, beta = 0;
+  bool operator==(const Unary &) const = default;
+  static constexpr std::string_view name = "unary";
+  static constexpr auto fields() {
+    return std::make_tuple(field("kind", &Unary::kind), field("alpha", &Unary::alpha),
+                           field("beta", &Unary::beta));
+  }
+};
+
+// Two operands, broadcast as NumPy does.
+struct Binary {
+  BinaryKind kind = BinaryKind::add;
+  bool operator==(const Binary &) const = default;
+  static constexpr std::string_view name = "binary";
+  static constexpr auto fields() { return std::make_tuple(field("kind", &Binary::kind)); }
+};
+
+// What a fused convolution or dense layer does to its sum before storing it, in order. A binary
+// step takes the node's next input as its second operand: a tensor of the result's shape.
+struct PostOp {
+  std::variant<Unary, Binary> op;
+  bool operator==(const PostOp &) const = default;
+};
+
+// x: N,C,H,W; w: M,C/groups,kh,kw; optional bias: M; then the operands of `post`.
+// A cross-correlation, as everyone's convolution is.
+struct Conv {
+  Size2 kernel, stride, dilation;
+  Pads pad;
+  int64_t groups = 1;
+  bool bias = false;
+  std::vector<PostOp> post;
+  bool operator==(const Conv &) const = default;
+  static constexpr std::string_view name = "conv";
+  static constexpr auto fields() {
+    return std::make_tuple(field("kernel", &Conv::kernel), field("stride", &Conv::stride),
+                           field("dilation", &Conv::dilation), field("pad", &Conv::pad),
+                           field("groups", &Conv::groups), field("bias", &Conv::bias),
+                           field("post", &Conv::post));
+  }
+};
+
+// x: N,K; w: M,K (row-major rows of the product x * w^T); optional bias: M; operands of `post`.
+struct Dense {
+  bool bias = false;
+  std::vector<PostOp> post;
+  bool operator==(const Dense &) const = default;
+  static constexpr std::string_view name = "dense";
+  static constexpr auto fields() {
+    return std::make_tuple(field("bias", &Dense::bias), field("post", &Dense::post));
+  }
+};
+
+enum class PoolKind : uint8_t { max, average };
+std::string_view to_string(PoolKind kind);
+
+// Padding never wins a maximum. An average divides by the taps inside the picture, or, with
+// count_include_pad, by those inside the padded picture (so a window that ceil_mode lets hang
+// over the padding's end counts only its part inside), as PyTorch and ONNX do. ceil_mode rounds
+// the output size up, but no window starts beyond the picture and its leading padding.
+struct Pool {
+  PoolKind kind = PoolKind::max;
+  Size2 kernel, stride, dilation;
+  Pads pad;
+  bool ceil_mode = false, count_include_pad = false;
+  bool operator==(const Pool &) const = default;
+  static constexpr std::string_view name = "pool";
+  static constexpr auto fields() {
+    return std::make_tuple(field("kind", &Pool::kind), field("kernel", &Pool::kernel),
+                           field("stride", &Pool::stride), field("dilation", &Pool::dilation),
+                           field("pad", &Pool::pad), field("ceil_mode", &Pool::ceil_mode),
+                           field("count_include_pad", &Pool::count_include_pad));
+  }
+};
+
+// N,C,H,W -> N,C,1,1
+struct GlobalPool {
+  PoolKind kind = PoolKind::average;
+  bool operator==(const GlobalPool &) const = default;
+  static constexpr std::string_view name = "global_pool";
+  static constexpr auto fields() { return std::make_tuple(field("kind", &GlobalPool::kind)); }
+};
+
+// Local response normalisation across channels (Krizhevsky et al. 2012, section 3.3, with alpha
+// divided by the size as Caffe, PyTorch and ONNX do):
+//   y[c] = x[c] / (k + alpha / size * sum x[j]^2)^beta,  j from c-floor((size-1)/2) to
+//   c+ceil((size-1)/2), inside the channels.
+struct Lrn {
+  int64_t size = 5;
+  float alpha = 1e-4f, beta = 0.75f, k = 1;
+  bool operator==(const Lrn &) const = default;
+  static constexpr std::string_view name = "lrn";
+  static constexpr auto fields() {
+    return std::make_tuple(field("size", &Lrn::size), field("alpha", &Lrn::alpha),
+                           field("beta", &Lrn::beta), field("k", &Lrn::k));
+  }
+};
+
+// x: N,C,...; scale, shift, mean, variance: C.  y = (x - mean) / sqrt(variance + epsilon) * scale
+// + shift, with the stored statistics (inference; Ioffe and Szegedy 2015, section 3.1).
+struct BatchNorm {
+  float epsilon = 1e-5f;
+  bool operator==(const BatchNorm &) const = default;
+  static constexpr std::string_view name = "batch_norm";
+  static constexpr auto fields() { return std::make_tuple(field("epsilon", &BatchNorm::epsilon)); }
+};
+
+struct Softmax {
+  int64_t axis = -1; // negative counts from the end
+  bool log = false;
+  bool operator==(const Softmax &) const = default;
+  static constexpr std::string_view name = "softmax";
+  static constexpr auto fields() {
+    return std::make_tuple(field("axis", &Softmax::axis), field("log", &Softmax::log));
+  }
+};
+
+struct Concat {
+  int64_t axis = 1;
+  bool operator==(const Concat &) const = default;
+  static constexpr std::string_view name = "concat";
+  static constexpr auto fields() { return std::make_tuple(field("axis", &Concat::axis)); }
+};
+
+// Along every listed axis, elements begin, begin+step, ... below end. Steps are positive; begin
+// and end may be negative (from the end) and are clamped, as in Python.
+struct Slice {
+  std::vector<int64_t> axes, begin, end, step;
+  bool operator==(const Slice &) const = default;
+  static constexpr std::string_view name = "slice";
+  static constexpr auto fields() {
+    return std::make_tuple(field("axes", &Slice::axes), field("begin", &Slice::begin),
+                           field("end", &Slice::end), field("step", &Slice::step));
+  }
+};
+
+// One output per size; the sizes add up to the dimension.
+struct Split {
+  int64_t axis = 1;
+  std::vector<int64_t> sizes;
+  bool operator==(const Split &) const = default;
+  static constexpr std::string_view name = "split";
+  static constexpr auto fields() {
+    return std::make_tuple(field("axis", &Split::axis), field("sizes", &Split::sizes));
+  }
+};
+
+// Constant padding; one entry per dimension, non-negative.
+struct Pad {
+  std::vector<int64_t> before, after;
+  float value = 0;
+  bool operator==(const Pad &) const = default;
+  static constexpr std::string_view name = "pad";
+  static constexpr auto fields() {
+    return std::make_tuple(field("before", &Pad::before), field("after", &Pad::after),
+                           field("value", &Pad::value));
+  }
+};
+
+// 0 copies the input's dimension, one -1 takes what is left (ONNX Reshape, allowzero = 0).
+struct Reshape {
+  std::vector<int64_t> shape;
+  bool operator==(const Reshape &) const = default;
+  static constexpr std::string_view name = "reshape";
+  static constexpr auto fields() { return std::make_tuple(field("shape", &Reshape::shape)); }
+};
+
+// To two dimensions: those before `axis`, and the rest.
+struct Flatten {
+  int64_t axis = 1;
+  bool operator==(const Flatten &) const = default;
+  static constexpr std::string_view name = "flatten";
+  static constexpr auto fields() { return std::make_tuple(field("axis", &Flatten::axis)); }
+};
+
+// Output dimension i is input dimension perm[i].
+struct Transpose {
+  std::vector<int64_t> perm;
+  bool operator==(const Transpose &) const = default;
+  static constexpr std::string_view name = "transpose";
+  static constexpr auto fields() { return std::make_tuple(field("perm", &Transpose::perm)); }
+};
+
+struct ReduceMean {
+  std::vector<int64_t> axes;
+  bool keep_dims = true;
+  bool operator==(const ReduceMean &) const = default;
+  static constexpr std::string_view name = "reduce_mean";
+  static constexpr auto fields() {
+    return std::make_tuple(field("axes", &ReduceMean::axes),
+                           field("keep_dims", &ReduceMean::keep_dims));
+  }
+};
+
+// The identity at inference; kept until a pass drops it, so that the model as written can be
+// printed and, one day, trained.
+struct Dropout {
+  float rate = 0.5f;
+  bool operator==(const Dropout &) const = default;
+  static constexpr std::string_view name = "dropout";
+  static constexpr auto fields() { return std::make_tuple(field("rate", &Dropout::rate)); }
+};
+
+using Op = std::variant<Conv, Dense, Pool, GlobalPool, Lrn, BatchNorm, Unary, Binary, Softmax,
+                        Concat, Slice, Split, Pad, Reshape, Flatten, Transpose, ReduceMean, Dropout>;
+
+// The op's name as text shows it: the kind for Unary and Binary ("relu", "add"), "max_pool", ....
+std::string op_name(const Op &op);
+
+// Result types of an op applied to inputs of the given types: the shape rule. Errors say what was
+// expected and found; the caller adds node and place.
+struct Type {
+  DType dtype = DType::f32;
+  Shape shape;
+  bool operator==(const Type &) const = default;
+};
+Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs);
+
+// NumPy broadcasting of two shapes.
+Result<Shape> broadcast(const Shape &a, const Shape &b);
+
+// Output extent of a sliding window along one axis; an error if it has no valid position.
+Result<int64_t> window_extent(int64_t input, int64_t kernel, int64_t stride, int64_t dilation,
+                              int64_t pad_before, int64_t pad_after, bool ceil_mode);
+
+// Inputs that a Conv or Dense takes before the operands of its `post` list.
+template <typename Layer> size_t fixed_inputs(const Layer &layer) { return layer.bias ? 3 : 2; }
+
+} // namespace lathe

@@ -1,0 +1,33 @@
+// A machine as plain data: what code generation and the cost model need to know of a CPU.
+#pragma once
+
+#include "ir/error.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lathe {
+
+enum class Arch : uint8_t { x86_64, aarch64 };
+
+struct Target {
+  std::string name;          // "avx512", "avx2", "neon", "plain": part of kernel names
+  Arch arch = Arch::x86_64;
+  std::string triple, cpu;   // as LLVM spells them
+  std::string features;      // "+avx2,+fma,..." as LLVM spells them
+  int vector_bytes = 16;
+  int vector_registers = 16;
+  bool fma = false;          // without it kernels multiply, round, and add
+  bool masked_memory = false; // loads and stores of part of a vector are one instruction
+  int64_t l1_bytes = 32 << 10, l2_bytes = 1 << 20, l3_bytes = 16 << 20;
+
+  int lanes() const { return vector_bytes / 4; } // f32 per vector
+};
+
+// The targets that Lathe has names for, widest first: avx512, avx2, plain, neon, plain-aarch64.
+// Accepted synonyms: x86-64-v4, x86-64-v3, x86-64.
+const std::vector<Target> &known_targets();
+Result<Target> find_target(const std::string &name);
+
+} // namespace lathe

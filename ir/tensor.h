@@ -1,0 +1,72 @@
+// Element types, shapes, and tensors: dense row-major data, shared and immutable once built.
+#pragma once
+
+#include "ir/error.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace lathe {
+
+enum class DType : uint8_t { f32, i64, i32, boolean };
+
+size_t size_of(DType dtype);             // bytes per element: 4, 8, 4, 1
+std::string_view to_string(DType dtype); // "f32", "i64", "i32", "bool"
+
+using Shape = std::vector<int64_t>; // outermost first; {} is a scalar
+
+// The number of elements; `limit` if a dimension is negative or the product overflows.
+int64_t element_count(const Shape &shape);
+Result<int64_t> checked_element_count(const Shape &shape);
+std::string to_string(const Shape &shape); // "1x3x224x224", "scalar"
+
+// Row-major strides in elements.
+std::vector<int64_t> row_major_strides(const Shape &shape);
+
+// A tensor owns its bytes, or keeps alive whoever does (a mapped file). Copies share.
+class Tensor {
+public:
+  Tensor() = default;
+  // Uninitialised.
+  Tensor(DType dtype, Shape shape);
+  // Bytes that `owner` keeps alive; `data` may be unaligned for wider loads, aligned for the type.
+  Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte *data);
+
+  static Tensor splat(float value, Shape shape);
+  static Tensor of(std::vector<float> values, Shape shape);
+  static Tensor of(std::vector<int64_t> values, Shape shape);
+
+  bool defined() const { return data_ != nullptr; }
+  DType dtype() const { return dtype_; }
+  const Shape &shape() const { return shape_; }
+  int64_t size() const { return size_; } // elements
+  size_t bytes() const { return static_cast<size_t>(size_) * size_of(dtype_); }
+
+  const std::byte *raw() const { return data_; }
+  std::byte *raw_mutable(); // only for a tensor that owns its bytes alone (asserted)
+  template <typename T> std::span<const T> as() const {
+    return {reinterpret_cast<const T *>(data_), static_cast<size_t>(size_)};
+  }
+  template <typename T> std::span<T> as_mutable() {
+    return {reinterpret_cast<T *>(raw_mutable()), static_cast<size_t>(size_)};
+  }
+  std::span<const float> f32() const { return as<float>(); }
+  std::span<float> f32_mutable() { return as_mutable<float>(); }
+
+  // The same bytes under another shape of equal element count.
+  Tensor reshaped(Shape shape) const;
+
+private:
+  DType dtype_ = DType::f32;
+  Shape shape_;
+  int64_t size_ = 0;
+  std::shared_ptr<const void> owner_;
+  const std::byte *data_ = nullptr;
+  bool owned_ = false;
+};
+
+} // namespace lathe
