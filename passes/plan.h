@@ -1,0 +1,216 @@
+// The Plan: what will run, as plain data. Views say where values lie, KernelSpecs what code is
+// needed, kernels how the two meet. It names no address and holds no weight.
+#pragma once
+
+#include "ir/graph.h"
+#include "ir/target.h"
+
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace lathe {
+
+// A quantity that grows with the number of images: per_image * images + fixed.
+struct Affine {
+  int64_t per_image = 0, fixed = 0;
+  int64_t at(int64_t images) const { return per_image * images + fixed; }
+  bool operator==(const Affine &) const = default;
+};
+
+enum class Space : uint8_t { weights, arena, input, output };
+
+// Where a value lies. Activations are NHWC with a free pixel pitch, expressed by strides over the
+// logical (NCHW) dimensions; so slices, channels of a concat and transposes are Views as well.
+struct View {
+  Space space = Space::arena;
+  int index = 0;         // which weight, input or output
+  Affine offset;         // bytes from the start of the space (arena) or of the tensor
+  Shape dims;            // logical; with Plan::batched dims[0] is 1 and stands for the images
+  std::vector<int64_t> strides; // in elements, one per dimension
+  ValueId value = no_value;
+  bool operator==(const View &) const = default;
+};
+
+// --- Kernel specs: everything that affects bits or code. Sizes and pitches are run-time
+// parameters, so that layers of different shapes share a kernel. `args` of each struct below names
+// the kernel's operands and parameters in order; planner and code generator share these lists.
+
+// How a convolution's input reaches the matrix product.
+enum class Prologue : uint8_t {
+  none,   // read in place
+  copy,   // rows of a tile copied into zero-padded scratch; channels are contiguous
+  gather, // the same with strided channels (an NCHW input, say)
+};
+
+// Direct convolution, NHWC to NHWC. Per output element: bias, then for every kernel row, kernel
+// column, and input channel of the group, ascending, one fused multiply-add (padding included as
+// zeros); then `post`. Weights: [group][panel][kh][kw][channel][lane], panels of
+// `tile_vectors` vectors, zero-filled behind the last channel; bias: [group][panel][lane].
+struct ConvSpec {
+  int64_t tile_pixels = 1;  // output pixels per register tile; a row is split into tiles of this
+  bool smaller_tile = false; // many and, if set, of one pixel less
+  int64_t tile_vectors = 1;
+  bool masked = false; // the last panel of a group is not full
+  bool bias = false;
+  Prologue prologue = Prologue::none;
+  std::vector<PostOp> post;
+  bool operator==(const ConvSpec &) const = default;
+  static constexpr std::string_view name = "conv2d_f32_direct";
+  enum Operand { input, weights, output, bias_operand, first_post };
+  // Strides and pitches in bytes. Tasks: image, group, block of rows, group of panels; the last
+  // varies fastest.
+  enum Param {
+    groups, row_blocks, panel_groups, rows, block_rows, tiles, large_tiles, panels, panels_per_task,
+    channels,                                        // output channels of a group
+    in_image, in_row, in_pixel, in_channel, in_group, // the input as it lies
+    src_row_step,   // per output row, in the source of the product (scratch or input)
+    src_pixel_step, // per output pixel
+    tap_rows, tap_row_pitch, tap_cols, tap_col_pitch, depth, // loops of the product
+    in_rows, in_cols, in_channels, pad_top, pad_left, // prologue: extents and padding
+    scratch_cols, scratch_rows,                      // padded extents of one block
+    block_row_step,                                  // input rows from one block to the next
+    weight_panel,                                    // bytes per panel
+    out_image, out_row, out_pixel, out_group,
+    first_post_pitch                                 // image, row, pixel, group per post operand
+  };
+};
+
+// Matrix-vector products over row-major weights where they lie, one image at a time:
+// y[n][m] = post(dot(x[n], w[m]) + bias[m]). A dot product keeps `accumulators` vectors, added
+// pairwise at the end; the tail of K is masked.
+struct DenseSpec {
+  bool bias = false;
+  std::vector<PostOp> post;
+  bool operator==(const DenseSpec &) const = default;
+  static constexpr std::string_view name = "dense_f32_rows";
+  static constexpr int64_t rows = 4, accumulators = 4;
+  enum Operand { input, weights, output, bias_operand, first_post };
+  // Tasks: blocks of `block_rows` rows of the weights.
+  enum Param { images, outputs, depth, block_rows, in_image, out_image, first_post_pitch };
+};
+
+// How the elements of an operand follow each other along the innermost loop.
+enum class Inner : uint8_t { contiguous, broadcast, strided };
+
+// acc = operand[0]; then every step, in order; result stored. A unary step takes acc; a binary
+// one takes acc and the next operand (or the other way round, if swapped). Without steps: a copy.
+struct MapStep {
+  std::variant<Unary, Binary> op;
+  bool swapped = false;
+  bool operator==(const MapStep &) const = default;
+};
+struct MapSpec {
+  std::vector<MapStep> steps;
+  std::vector<Inner> operands; // inputs in order, then the output
+  int64_t element_bytes = 4;   // copies also move i64 (8) and bool (1)
+  bool operator==(const MapSpec &) const = default;
+  static constexpr std::string_view name = "map";
+  static constexpr int64_t rank = 6;
+  // Operands: inputs, then the output. Parameters: six extents, rows per task, then six byte
+  // strides per operand. Tasks: the four outer extents, and the fifth in chunks of rows_per_task.
+  enum Param { extent0, rows_per_task = 6, tasks_per_outer, first_stride };
+};
+
+// Max or average pooling, NHWC. Taps outside the picture are skipped.
+struct PoolSpec {
+  PoolKind kind = PoolKind::max;
+  bool count_include_pad = false;
+  bool operator==(const PoolSpec &) const = default;
+  static constexpr std::string_view name = "pool_f32";
+  enum Operand { input, output };
+  // Tasks: output rows of every image. The padded extents bound count_include_pad's divisor.
+  enum Param {
+    out_rows, out_cols, channels, in_rows, in_cols, kernel_h, kernel_w, stride_h, stride_w,
+    dilation_h, dilation_w, pad_top, pad_left, padded_rows, padded_cols,
+    in_image, in_row, in_pixel, out_image, out_row, out_pixel
+  };
+};
+
+struct LrnSpec {
+  float scale = 0, beta = 0.75f, k = 1; // scale = alpha / size
+  bool operator==(const LrnSpec &) const = default;
+  static constexpr std::string_view name = "lrn_f32";
+  enum Operand { input, output };
+  // Tasks: rows of every image.
+  enum Param {
+    rows, cols, channels, before, after, // channels before and after that count
+    in_image, in_row, in_pixel, out_image, out_row, out_pixel
+  };
+};
+
+// Softmax over one axis; every other index is a line of its own.
+struct SoftmaxSpec {
+  bool log = false;
+  bool contiguous = true; // along the axis, in both operands
+  bool operator==(const SoftmaxSpec &) const = default;
+  static constexpr std::string_view name = "softmax_f32";
+  static constexpr int64_t rank = 6;
+  enum Operand { input, output };
+  // Tasks: lines. Six outer extents, then byte strides of the input and of the output, then the
+  // axis.
+  enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
+};
+
+// Mean over the inner loops, for each of the outer ones; elements in ascending order.
+struct ReduceSpec {
+  bool vector = false; // the innermost kept axis is contiguous in both operands
+  bool operator==(const ReduceSpec &) const = default;
+  static constexpr std::string_view name = "reduce_mean_f32";
+  static constexpr int64_t rank = 6;
+  enum Operand { input, output };
+  // Kept extents (last one innermost), their byte strides in input and output, reduced extents and
+  // their strides. Tasks: all kept extents but the last.
+  enum Param { extent0, in_stride0 = 6, out_stride0 = 12, reduced0 = 18, reduced_stride0 = 24 };
+};
+
+using KernelSpec =
+    std::variant<ConvSpec, DenseSpec, MapSpec, PoolSpec, LrnSpec, SoftmaxSpec, ReduceSpec>;
+
+// "conv2d_f32_direct_gather_bias_relu__avx512_14x32": unique per (spec, target), a C identifier.
+std::string kernel_name(const KernelSpec &spec, const Target &target);
+
+struct Kernel {
+  KernelSpec spec;
+  std::vector<View> operands;  // in the order of the spec's Operand list
+  int output = 0;              // index in `operands` of the one that is written
+  std::vector<Affine> params;
+  Affine tasks;                // independent units of work, numbered from 0
+  int64_t grain = 1;           // least number of tasks worth a thread of its own
+  int64_t scratch_bytes = 0;   // per thread
+  std::vector<std::string> sources; // names of the layers it computes
+  double flops_per_image = 0;  // of the layers, multiplies and adds
+};
+
+// How a weight lies in memory.
+struct Weight {
+  enum class Packing : uint8_t { as_is, conv_panels, conv_bias } packing = Packing::as_is;
+  ConstantRef constant;
+  int64_t groups = 1, panel = 1; // channels per panel
+  int64_t bytes = 0;             // packed
+  std::string name;
+};
+
+struct Plan {
+  std::string name;
+  Target target;
+  bool batched = false; // runs any number of images; otherwise exactly what the graph says
+  std::vector<Type> inputs, outputs;
+  std::vector<std::string> input_names, output_names;
+  std::vector<Weight> weights;
+  std::vector<Kernel> kernels;
+  Affine arena_bytes, arena_lower_bound_bytes;
+  int64_t scratch_bytes = 0; // per thread, the largest of any kernel
+  int64_t weight_bytes() const;
+};
+
+// Errors: unsupported, for graphs with ops or types no kernel covers.
+Result<Plan> make_plan(const Graph &graph, const Target &target);
+
+std::string print(const Plan &plan);
+
+// Proves, sharing no code with the planner, that every kernel reads what the graph says it reads:
+// simulates the plan element by element for `images` images.
+Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images);
+
+} // namespace lathe
