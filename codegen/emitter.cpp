@@ -1,0 +1,382 @@
+// Structured control flow, masked memory and arithmetic on top of LLVM's IRBuilder.
+#include "codegen/emitter.h"
+
+#include <cassert>
+
+namespace lathe {
+
+using llvm::BasicBlock;
+using llvm::Type;
+
+Emitter::Emitter(llvm::Module &module, const Target &target, const std::string &name,
+                 size_t operands)
+    : Emitter(module, target, [&] {
+        llvm::LLVMContext &context = module.getContext();
+        Type *pointer = llvm::PointerType::get(context, 0), *word = Type::getInt64Ty(context);
+        auto *type = llvm::FunctionType::get(Type::getVoidTy(context),
+                                             {pointer, word, word, pointer}, false);
+        return llvm::Function::Create(type, llvm::Function::ExternalLinkage, name, module);
+      }()) {
+  args_ = function->getArg(0);
+  begin = function->getArg(1);
+  end = function->getArg(2);
+  scratch = function->getArg(3);
+  first_param_ = static_cast<int>(operands);
+}
+
+Emitter::Emitter(llvm::Module &m, const Target &t, llvm::Function *f)
+    : module(m), context(m.getContext()), target(t),
+      ir(BasicBlock::Create(m.getContext(), "entry", f)), function(f),
+      f32(Type::getFloatTy(m.getContext())), i64(Type::getInt64Ty(m.getContext())),
+      ptr(llvm::PointerType::get(m.getContext(), 0)) {
+  function->addFnAttr(llvm::Attribute::NoUnwind);
+  function->addFnAttr("target-cpu", target.cpu);
+  function->addFnAttr("target-features", target.features);
+  function->addFnAttr("prefer-vector-width", std::to_string(target.vector_bytes * 8));
+  function->addFnAttr("min-legal-vector-width", std::to_string(target.vector_bytes * 8));
+}
+
+IrValue Emitter::constant(int64_t value) const {
+  return llvm::ConstantInt::get(i64, static_cast<uint64_t>(value), true);
+}
+
+IrValue Emitter::operand(int index) {
+  auto *load = ir.CreateLoad(ptr, offset(args_, 8 * index));
+  load->setMetadata(llvm::LLVMContext::MD_invariant_load, llvm::MDNode::get(context, {}));
+  return load;
+}
+
+IrValue Emitter::param(int index) {
+  auto *load = ir.CreateLoad(i64, offset(args_, 8 * (first_param_ + index)));
+  load->setMetadata(llvm::LLVMContext::MD_invariant_load, llvm::MDNode::get(context, {}));
+  return load;
+}
+
+IrValue Emitter::broadcast(IrValue scalar, int64_t lanes) {
+  return ir.CreateVectorSplat(static_cast<unsigned>(lanes), scalar);
+}
+
+IrValue Emitter::minimum(IrValue a, IrValue b) {
+  return ir.CreateSelect(ir.CreateICmpSLT(a, b), a, b);
+}
+IrValue Emitter::maximum(IrValue a, IrValue b) {
+  return ir.CreateSelect(ir.CreateICmpSGT(a, b), a, b);
+}
+IrValue Emitter::offset(IrValue pointer, IrValue bytes) {
+  return ir.CreateGEP(ir.getInt8Ty(), pointer, bytes);
+}
+
+// --- Loops
+
+IrValues Emitter::loop(IrValue first, IrValue last, IrValue step, IrValues carried,
+                       const LoopBody &body) {
+  BasicBlock *before = ir.GetInsertBlock();
+  auto *head = BasicBlock::Create(context, "loop", function);
+  auto *inside = BasicBlock::Create(context, "body", function);
+  auto *after = BasicBlock::Create(context, "after", function);
+  ir.CreateBr(head);
+
+  ir.SetInsertPoint(head);
+  auto *index = ir.CreatePHI(i64, 2);
+  index->addIncoming(first, before);
+  std::vector<llvm::PHINode *> phis;
+  for (IrValue value : carried) {
+    phis.push_back(ir.CreatePHI(value->getType(), 2));
+    phis.back()->addIncoming(value, before);
+  }
+  ir.CreateCondBr(ir.CreateICmpSLT(index, last), inside, after);
+
+  ir.SetInsertPoint(inside);
+  IrValues results = body(index, IrValues(phis.begin(), phis.end()));
+  assert(results.size() == phis.size());
+  index->addIncoming(add(index, step), ir.GetInsertBlock());
+  for (size_t i = 0; i < phis.size(); ++i) phis[i]->addIncoming(results[i], ir.GetInsertBlock());
+  ir.CreateBr(head);
+
+  ir.SetInsertPoint(after);
+  return IrValues(phis.begin(), phis.end());
+}
+
+void Emitter::loop(IrValue first, IrValue last, IrValue step,
+                   const std::function<void(IrValue)> &body) {
+  loop(first, last, step, {}, [&](IrValue index, const IrValues &) {
+    body(index);
+    return IrValues{};
+  });
+}
+
+IrValues Emitter::loop_nonempty(IrValue count, IrValues carried, const LoopBody &body) {
+  BasicBlock *before = ir.GetInsertBlock();
+  auto *inside = BasicBlock::Create(context, "loop", function);
+  ir.CreateBr(inside);
+
+  ir.SetInsertPoint(inside);
+  auto *index = ir.CreatePHI(i64, 2);
+  index->addIncoming(constant(0), before);
+  std::vector<llvm::PHINode *> phis;
+  for (IrValue value : carried) {
+    phis.push_back(ir.CreatePHI(value->getType(), 2));
+    phis.back()->addIncoming(value, before);
+  }
+  IrValues results = body(index, IrValues(phis.begin(), phis.end()));
+  IrValue next = add(index, constant(1));
+  auto *after = BasicBlock::Create(context, "after", function);
+  index->addIncoming(next, ir.GetInsertBlock());
+  for (size_t i = 0; i < phis.size(); ++i) phis[i]->addIncoming(results[i], ir.GetInsertBlock());
+  ir.CreateCondBr(ir.CreateICmpSLT(next, count), inside, after);
+  ir.SetInsertPoint(after);
+  return results;
+}
+
+void Emitter::when(IrValue condition, const std::function<void()> &body) {
+  auto *inside = BasicBlock::Create(context, "then", function);
+  auto *after = BasicBlock::Create(context, "after", function);
+  ir.CreateCondBr(condition, inside, after);
+  ir.SetInsertPoint(inside);
+  body();
+  ir.CreateBr(after);
+  ir.SetInsertPoint(after);
+}
+
+void Emitter::when(IrValue condition, const std::function<void()> &then_body,
+                   const std::function<void()> &else_body) {
+  auto *yes = BasicBlock::Create(context, "then", function);
+  auto *no = BasicBlock::Create(context, "else", function);
+  auto *after = BasicBlock::Create(context, "after", function);
+  ir.CreateCondBr(condition, yes, no);
+  ir.SetInsertPoint(yes);
+  then_body();
+  ir.CreateBr(after);
+  ir.SetInsertPoint(no);
+  else_body();
+  ir.CreateBr(after);
+  ir.SetInsertPoint(after);
+}
+
+// --- Memory
+
+IrValue Emitter::lane_mask(IrValue live_lanes, int64_t lanes) {
+  std::vector<llvm::Constant *> numbers;
+  for (int64_t i = 0; i < lanes; ++i) numbers.push_back(ir.getInt32(static_cast<uint32_t>(i)));
+  IrValue limit = ir.CreateTrunc(minimum(live_lanes, constant(lanes)), ir.getInt32Ty());
+  return ir.CreateICmpSLT(llvm::ConstantVector::get(numbers), broadcast(limit, lanes));
+}
+
+void Emitter::for_lanes(IrValue count, const std::function<void(IrValue, IrValue)> &body) {
+  int64_t lanes = target.lanes();
+  IrValue whole = mul(div(count, constant(lanes)), constant(lanes));
+  loop(constant(0), whole, constant(lanes), [&](IrValue first) { body(first, nullptr); });
+  when(ir.CreateICmpSLT(whole, count),
+       [&] { body(whole, lane_mask(sub(count, whole), lanes)); });
+}
+
+IrValue Emitter::load(Type *type, IrValue pointer, IrValue mask) {
+  if (mask) return ir.CreateMaskedLoad(type, pointer, llvm::Align(4), mask, zero(type));
+  return ir.CreateAlignedLoad(type, pointer, llvm::Align(4));
+}
+
+void Emitter::store(IrValue value, IrValue pointer, IrValue mask) {
+  if (mask)
+    ir.CreateMaskedStore(value, pointer, llvm::Align(4), mask);
+  else
+    ir.CreateAlignedStore(value, pointer, llvm::Align(4));
+}
+
+// --- Arithmetic
+
+IrValue Emitter::fma(IrValue a, IrValue b, IrValue c) {
+  if (target.fma) return ir.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
+  return ir.CreateFAdd(ir.CreateFMul(a, b), c);
+}
+
+// Compare and select: one minps or maxps, and the second operand's NaN never hides the first's.
+IrValue Emitter::fmin(IrValue a, IrValue b) {
+  return ir.CreateSelect(ir.CreateFCmpOGT(a, b), b, a);
+}
+IrValue Emitter::fmax(IrValue a, IrValue b) {
+  return ir.CreateSelect(ir.CreateFCmpOLT(a, b), b, a);
+}
+
+namespace {
+// The upper or lower half of a vector.
+IrValue half(Emitter &e, IrValue vector, bool upper) {
+  auto lanes = llvm::cast<llvm::FixedVectorType>(vector->getType())->getNumElements();
+  std::vector<int> picked;
+  for (unsigned i = 0; i < lanes / 2; ++i) picked.push_back(int(i + (upper ? lanes / 2 : 0)));
+  return e.ir.CreateShuffleVector(vector, picked);
+}
+IrValue reduce(Emitter &e, IrValue vector, IrValue (*combine)(Emitter &, IrValue, IrValue)) {
+  while (llvm::cast<llvm::FixedVectorType>(vector->getType())->getNumElements() > 1)
+    vector = combine(e, half(e, vector, false), half(e, vector, true));
+  return e.ir.CreateExtractElement(vector, uint64_t{0});
+}
+} // namespace
+
+IrValue Emitter::horizontal_sum(IrValue vector) {
+  return reduce(*this, vector,
+                [](Emitter &e, IrValue a, IrValue b) { return e.ir.CreateFAdd(a, b); });
+}
+IrValue Emitter::horizontal_max(IrValue vector) {
+  return reduce(*this, vector, [](Emitter &e, IrValue a, IrValue b) { return e.fmax(a, b); });
+}
+
+IrValue Emitter::integer_like(Type *float_type, int64_t value) const {
+  Type *type = Type::getInt32Ty(context);
+  if (auto *vector_type = llvm::dyn_cast<llvm::FixedVectorType>(float_type))
+    type = llvm::FixedVectorType::get(type, vector_type->getNumElements());
+  return llvm::ConstantInt::get(type, static_cast<uint64_t>(value), true);
+}
+
+// exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2: Cody and Waite's two-part
+// reduction, then the Taylor polynomial of degree 7 (truncation below 2^-27). 2^n is applied in
+// two steps, so that subnormal and infinite results come out right.
+IrValue Emitter::exp(IrValue x) {
+  Type *type = x->getType();
+  auto number = [&](double value) { return splat(type, value); };
+  IrValue bounded = fmin(fmax(x, number(-104.0)), number(89.0));
+  IrValue n = ir.CreateIntrinsic(llvm::Intrinsic::floor, {type},
+                                 {fma(bounded, number(1.44269504088896341), number(0.5))});
+  IrValue r = fma(n, number(-0.693359375), bounded);
+  r = fma(n, number(2.12194440e-4), r);
+  IrValue p = number(1.0 / 5040);
+  for (double c : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) p = fma(p, r, number(c));
+  IrValue exponent = ir.CreateFPToSI(ir.CreateSelect(ir.CreateFCmpORD(n, n), n, number(0)),
+                                     integer_like(type, 0)->getType());
+  IrValue low = ir.CreateAShr(exponent, integer_like(type, 1));
+  IrValue high = ir.CreateSub(exponent, low);
+  auto power_of_two = [&](IrValue k) {
+    return ir.CreateBitCast(
+        ir.CreateShl(ir.CreateAdd(k, integer_like(type, 127)), integer_like(type, 23)), type);
+  };
+  return ir.CreateFMul(ir.CreateFMul(p, power_of_two(low)), power_of_two(high));
+}
+
+// log(x) = e ln 2 + log(m), m in [sqrt(1/2), sqrt(2)); log(m) = 2 atanh(s), s = (m-1)/(m+1), by its
+// odd series to s^9 (|s| < 0.172: truncation below 2^-29). Subnormals count as zero.
+IrValue Emitter::log(IrValue x) {
+  Type *type = x->getType();
+  auto number = [&](double value) { return splat(type, value); };
+  IrValue bits = ir.CreateBitCast(x, integer_like(type, 0)->getType());
+  IrValue shifted = ir.CreateSub(bits, integer_like(type, 0x3f3504f3)); // sqrt(1/2)
+  IrValue exponent = ir.CreateAShr(shifted, integer_like(type, 23));
+  IrValue m = ir.CreateBitCast(
+      ir.CreateSub(bits, ir.CreateShl(exponent, integer_like(type, 23))), type);
+  IrValue e = ir.CreateSIToFP(exponent, type);
+  IrValue one = number(1);
+  IrValue s = ir.CreateFDiv(ir.CreateFSub(m, one), ir.CreateFAdd(m, one));
+  IrValue s2 = ir.CreateFMul(s, s);
+  IrValue p = number(2.0 / 9);
+  for (double c : {2.0 / 7, 2.0 / 5, 2.0 / 3}) p = fma(p, s2, number(c));
+  IrValue tail = ir.CreateFMul(ir.CreateFMul(s, s2), p);
+  IrValue result = fma(e, number(2.12194440e-4 * -1), tail);
+  result = ir.CreateFAdd(result, ir.CreateFAdd(s, s));
+  result = fma(e, number(0.693359375), result);
+  IrValue infinity = number(std::numeric_limits<double>::infinity());
+  IrValue nan = number(std::numeric_limits<double>::quiet_NaN());
+  result = ir.CreateSelect(ir.CreateFCmpOEQ(x, infinity), x, result);
+  result = ir.CreateSelect(ir.CreateFCmpOLT(x, number(1.17549435e-38)),
+                           ir.CreateFNeg(infinity), result);
+  return ir.CreateSelect(ir.CreateFCmpULT(x, number(0)), nan, result);
+}
+
+// Exponents that are multiples of 1/4 by square roots; others by exp(exponent * log(x)).
+IrValue Emitter::power(IrValue x, double exponent) {
+  Type *type = x->getType();
+  double quarters = std::abs(exponent) * 4;
+  if (quarters == std::floor(quarters) && quarters <= 8) {
+    auto n = static_cast<int>(quarters);
+    auto root = [&](IrValue v) { return ir.CreateIntrinsic(llvm::Intrinsic::sqrt, {type}, {v}); };
+    IrValue result = nullptr;
+    auto times = [&](IrValue factor) { result = result ? ir.CreateFMul(result, factor) : factor; };
+    for (int i = 0; i < n / 4; ++i) times(x);
+    IrValue square_root = n % 4 ? root(x) : nullptr;
+    if (n & 2) times(square_root);
+    if (n & 1) times(root(square_root));
+    if (!result) result = splat(type, 1);
+    return exponent < 0 ? ir.CreateFDiv(splat(type, 1), result) : result;
+  }
+  return exp(ir.CreateFMul(log(x), splat(type, exponent)));
+}
+
+IrValue Emitter::unary(const Unary &op, IrValue x) {
+  Type *type = x->getType();
+  auto number = [&](double value) { return splat(type, value); };
+  auto negative = [&] { return ir.CreateFCmpOLT(x, number(0)); };
+  switch (op.kind) {
+  case UnaryKind::identity: return x;
+  case UnaryKind::relu: return fmax(x, number(0));
+  case UnaryKind::leaky_relu:
+    return ir.CreateSelect(negative(), ir.CreateFMul(x, number(op.alpha)), x);
+  case UnaryKind::clip: return fmin(fmax(x, number(op.alpha)), number(op.beta));
+  case UnaryKind::sigmoid:
+    return ir.CreateFDiv(number(1), ir.CreateFAdd(number(1), exp(ir.CreateFNeg(x))));
+  case UnaryKind::tanh: {
+    // (1 - e) / (1 + e) with e = exp(-2|x|); near zero the odd Taylor polynomial, without the
+    // cancellation.
+    IrValue magnitude = ir.CreateIntrinsic(llvm::Intrinsic::fabs, {type}, {x});
+    IrValue e = exp(ir.CreateFMul(magnitude, number(-2)));
+    IrValue large = ir.CreateFDiv(ir.CreateFSub(number(1), e), ir.CreateFAdd(number(1), e));
+    IrValue square = ir.CreateFMul(x, x);
+    IrValue p = number(-1382.0 / 155925);
+    for (double c : {62.0 / 2835, -17.0 / 315, 2.0 / 15, -1.0 / 3}) p = fma(p, square, number(c));
+    IrValue small = fma(ir.CreateFMul(magnitude, square), p, magnitude);
+    IrValue result =
+        ir.CreateSelect(ir.CreateFCmpOLT(magnitude, number(0.3)), small, large);
+    return ir.CreateIntrinsic(llvm::Intrinsic::copysign, {type}, {result, x});
+  }
+  case UnaryKind::hard_sigmoid:
+    return fmin(fmax(fma(x, number(op.alpha), number(op.beta)), number(0)), number(1));
+  case UnaryKind::hard_swish:
+    return ir.CreateFMul(
+        x, fmin(fmax(fma(x, number(1.0 / 6), number(0.5)), number(0)), number(1)));
+  case UnaryKind::elu: {
+    // expm1 near zero by its Taylor polynomial; exp(x) - 1 loses digits there.
+    IrValue p = number(1.0 / 5040);
+    for (double c : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0}) p = fma(p, x, number(c));
+    IrValue near = ir.CreateFMul(p, x);
+    IrValue far = ir.CreateFSub(exp(x), number(1));
+    IrValue below = ir.CreateSelect(ir.CreateFCmpOGT(x, number(-0.3)), near, far);
+    return ir.CreateSelect(negative(), ir.CreateFMul(below, number(op.alpha)), x);
+  }
+  case UnaryKind::exp: return exp(x);
+  case UnaryKind::log: return log(x);
+  case UnaryKind::sqrt: return ir.CreateIntrinsic(llvm::Intrinsic::sqrt, {type}, {x});
+  case UnaryKind::neg: return ir.CreateFNeg(x);
+  case UnaryKind::abs: return ir.CreateIntrinsic(llvm::Intrinsic::fabs, {type}, {x});
+  }
+  return x;
+}
+
+IrValue Emitter::binary(BinaryKind kind, IrValue a, IrValue b) {
+  switch (kind) {
+  case BinaryKind::add: return ir.CreateFAdd(a, b);
+  case BinaryKind::sub: return ir.CreateFSub(a, b);
+  case BinaryKind::mul: return ir.CreateFMul(a, b);
+  case BinaryKind::div: return ir.CreateFDiv(a, b);
+  case BinaryKind::min: return fmin(a, b);
+  case BinaryKind::max: return fmax(a, b);
+  case BinaryKind::prelu:
+    return ir.CreateSelect(ir.CreateFCmpOLT(a, zero(a->getType())), ir.CreateFMul(a, b), a);
+  }
+  return a;
+}
+
+IrValue emit_post(Emitter &e, const std::vector<PostOp> &post, IrValue value,
+                  const std::function<IrValue(int)> &load_operand) {
+  int next = 0;
+  for (const PostOp &step : post) {
+    if (auto *unary = std::get_if<Unary>(&step.op))
+      value = e.unary(*unary, value);
+    else
+      value = e.binary(std::get<Binary>(step.op).kind, value, load_operand(next++));
+  }
+  return value;
+}
+
+int post_operands(const std::vector<PostOp> &post) {
+  int count = 0;
+  for (const PostOp &step : post) count += std::holds_alternative<Binary>(step.op);
+  return count;
+}
+
+} // namespace lathe

@@ -1,0 +1,108 @@
+// What all kernel emitters share: a builder that knows the target's vectors, structured loops,
+// masked memory, and elementwise arithmetic. Private to code generation.
+#pragma once
+
+#include "codegen/llvm.h"
+#include "passes/plan.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace lathe {
+
+using IrValue = llvm::Value *;
+using IrValues = std::vector<IrValue>;
+
+class Emitter {
+public:
+  // Begins `name(args, begin, end, scratch)` with `operands` addresses at the head of args.
+  Emitter(llvm::Module &module, const Target &target, const std::string &name, size_t operands);
+  // Begins an internal function of the same module.
+  Emitter(llvm::Module &module, const Target &target, llvm::Function *function);
+
+  llvm::Module &module;
+  llvm::LLVMContext &context;
+  const Target &target;
+  llvm::IRBuilder<> ir;
+  llvm::Function *function;
+  IrValue begin = nullptr, end = nullptr, scratch = nullptr;
+
+  llvm::Type *f32 = nullptr, *i64 = nullptr, *ptr = nullptr;
+  llvm::Type *vector(int64_t lanes) const { return llvm::FixedVectorType::get(f32, unsigned(lanes)); }
+  llvm::Type *vector() const { return vector(target.lanes()); }
+
+  IrValue operand(int index); // an address
+  IrValue param(int index);   // an i64
+  IrValue constant(int64_t value) const;
+  IrValue zero(llvm::Type *type) const { return llvm::Constant::getNullValue(type); }
+  IrValue splat(llvm::Type *type, double value) const { return llvm::ConstantFP::get(type, value); }
+  IrValue broadcast(IrValue scalar, int64_t lanes);
+
+  // Integer arithmetic without the builder's noise.
+  IrValue add(IrValue a, IrValue b) { return ir.CreateAdd(a, b); }
+  IrValue sub(IrValue a, IrValue b) { return ir.CreateSub(a, b); }
+  IrValue mul(IrValue a, IrValue b) { return ir.CreateMul(a, b); }
+  IrValue div(IrValue a, IrValue b) { return ir.CreateUDiv(a, b); }
+  IrValue rem(IrValue a, IrValue b) { return ir.CreateURem(a, b); }
+  IrValue minimum(IrValue a, IrValue b);
+  IrValue maximum(IrValue a, IrValue b);
+  IrValue offset(IrValue pointer, IrValue bytes); // pointer + bytes
+  IrValue offset(IrValue pointer, int64_t bytes) { return offset(pointer, constant(bytes)); }
+
+  // for (i = first; i < last; i += step) carried = body(i, carried). Returns the last carried.
+  using LoopBody = std::function<IrValues(IrValue index, const IrValues &carried)>;
+  IrValues loop(IrValue first, IrValue last, IrValue step, IrValues carried, const LoopBody &body);
+  void loop(IrValue first, IrValue last, IrValue step, const std::function<void(IrValue)> &body);
+  void loop(IrValue count, const std::function<void(IrValue)> &body) {
+    loop(constant(0), count, constant(1), body);
+  }
+  // The same for a trip count that is known not to be zero: the test stands at the end.
+  IrValues loop_nonempty(IrValue count, IrValues carried, const LoopBody &body);
+  void when(IrValue condition, const std::function<void()> &body);
+  void when(IrValue condition, const std::function<void()> &then_body,
+            const std::function<void()> &else_body);
+
+  // Whole vectors lane by lane through contiguous memory, then what is left under a mask:
+  // body(first element, mask or null, lanes).
+  void for_lanes(IrValue count, const std::function<void(IrValue first, IrValue mask)> &body);
+  IrValue lane_mask(IrValue live_lanes, int64_t lanes); // lane index < live_lanes
+
+  IrValue load(llvm::Type *type, IrValue pointer, IrValue mask = nullptr); // dead lanes read 0
+  void store(IrValue value, IrValue pointer, IrValue mask = nullptr);
+
+  // Arithmetic on f32 scalars and vectors.
+  IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
+  IrValue fmin(IrValue a, IrValue b);           // NaN in `a` propagates
+  IrValue fmax(IrValue a, IrValue b);
+  IrValue horizontal_sum(IrValue vector);       // halves added pairwise
+  IrValue horizontal_max(IrValue vector);
+  IrValue unary(const Unary &op, IrValue x);
+  IrValue binary(BinaryKind kind, IrValue a, IrValue b);
+  IrValue exp(IrValue x);
+  IrValue log(IrValue x);
+  IrValue power(IrValue x, double exponent); // of a positive x
+
+private:
+  IrValue integer_like(llvm::Type *float_type, int64_t value) const;
+  IrValue args_ = nullptr;
+  int first_param_ = 0;
+};
+
+// Applies a Conv's or Dense's post steps to `value`; `operand(i, type)` loads the i-th post operand.
+IrValue emit_post(Emitter &e, const std::vector<PostOp> &post, IrValue value,
+                  const std::function<IrValue(int)> &load_operand);
+int post_operands(const std::vector<PostOp> &post);
+
+// One per kernel spec; each emits the global function `name` into the module.
+void emit(const ConvSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const DenseSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const MapSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const PoolSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const LrnSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module);
+void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module);
+
+} // namespace lathe
