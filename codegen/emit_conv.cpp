@@ -11,13 +11,13 @@ using C = ConvSpec;
 // What a register tile is told by the loops around it.
 struct TileArguments {
   IrValue source, weights, bias, out;
-  IrValues post;           // addresses of the post operands
-  IrValue live_channels;   // of this panel; only read when the spec is masked
+  IrValues post;         // addresses of the post operands
+  IrValue live_channels; // of this panel; only read when the spec is masked
   IrValue pixel_step, tap_rows, tap_row_pitch, tap_cols, tap_col_pitch, depth, out_pixel;
   IrValues post_pixel;
   IrValues list() const {
-    IrValues all{source,        weights,  bias,          out,   live_channels, pixel_step, tap_rows,
-                 tap_row_pitch, tap_cols, tap_col_pitch, depth, out_pixel};
+    IrValues all{source,   weights,       bias,     out,           live_channels, pixel_step,
+                 tap_rows, tap_row_pitch, tap_cols, tap_col_pitch, depth,         out_pixel};
     all.insert(all.end(), post.begin(), post.end());
     all.insert(all.end(), post_pixel.begin(), post_pixel.end());
     return all;
@@ -31,7 +31,8 @@ public:
 
   void emit(const std::string &name) {
     large_ = tile_function(name + ".tile", spec_.tile_pixels);
-    small_ = spec_.smaller_tile ? tile_function(name + ".tile_small", spec_.tile_pixels - 1) : nullptr;
+    small_ =
+        spec_.smaller_tile ? tile_function(name + ".tile_small", spec_.tile_pixels - 1) : nullptr;
     kernel(name);
   }
 
@@ -53,9 +54,9 @@ private:
     int next = 0;
     auto take = [&] { return static_cast<IrValue>(function->getArg(unsigned(next++))); };
     TileArguments a{};
-    for (IrValue *field : {&a.source, &a.weights, &a.bias, &a.out, &a.live_channels, &a.pixel_step,
-                           &a.tap_rows, &a.tap_row_pitch, &a.tap_cols, &a.tap_col_pitch, &a.depth,
-                           &a.out_pixel})
+    for (IrValue *field :
+         {&a.source, &a.weights, &a.bias, &a.out, &a.live_channels, &a.pixel_step, &a.tap_rows,
+          &a.tap_row_pitch, &a.tap_cols, &a.tap_col_pitch, &a.depth, &a.out_pixel})
       *field = take();
     for (int i = 0; i < extra_; ++i) a.post.push_back(take());
     for (int i = 0; i < extra_; ++i) a.post_pixel.push_back(take());
@@ -133,11 +134,10 @@ private:
           return e.offset(e.offset(base, e.mul(pitch, e.constant(i))), v * target_.vector_bytes);
         };
         IrValue mask = masks[size_t(v)];
-        IrValue value =
-            emit_post(e, spec_.post, sums[size_t(i * vectors + v)], [&](int operand) {
-              return e.load(e.vector(),
-                            address(a.post[size_t(operand)], a.post_pixel[size_t(operand)]), mask);
-            });
+        IrValue value = emit_post(e, spec_.post, sums[size_t(i * vectors + v)], [&](int operand) {
+          return e.load(e.vector(), address(a.post[size_t(operand)], a.post_pixel[size_t(operand)]),
+                        mask);
+        });
         e.store(value, address(a.out, a.out_pixel), mask);
       }
   }
@@ -214,15 +214,15 @@ private:
       IrValue group = e.rem(image_group, e.param(C::groups));
       IrValue image = e.div(image_group, e.param(C::groups));
       auto place = [&](IrValue base, int pitches) { // of image and group
-        return e.offset(base, e.add(e.mul(image, e.param(pitches)),
-                                    e.mul(group, e.param(pitches + 3))));
+        return e.offset(base,
+                        e.add(e.mul(image, e.param(pitches)), e.mul(group, e.param(pitches + 3))));
       };
       IrValue input = e.offset(e.operand(C::input), e.add(e.mul(image, e.param(C::in_image)),
                                                           e.mul(group, e.param(C::in_group))));
       IrValue source = input;
       if (spec_.prologue == Prologue::none) {
-        source = e.offset(input, e.mul(e.mul(block, e.param(C::block_rows)),
-                                       e.param(C::src_row_step)));
+        source =
+            e.offset(input, e.mul(e.mul(block, e.param(C::block_rows)), e.param(C::src_row_step)));
       } else {
         // Consecutive tasks of one thread often share their input rows.
         e.when(e.ir.CreateICmpNE(source_id, state[0]), [&] { prologue(e, input, block); });
@@ -252,9 +252,9 @@ private:
       IrValue channel_bytes = e.mul(panel, panel_bytes);
       TileArguments a{};
       a.weights = e.offset(e.operand(C::weights), e.mul(panel_index, e.param(C::weight_panel)));
-      a.bias = spec_.bias
-                   ? e.offset(e.operand(C::bias_operand), e.mul(panel_index, panel_bytes))
-                   : static_cast<IrValue>(llvm::ConstantPointerNull::get(llvm::cast<llvm::PointerType>(e.ptr)));
+      a.bias = spec_.bias ? e.offset(e.operand(C::bias_operand), e.mul(panel_index, panel_bytes))
+                          : static_cast<IrValue>(llvm::ConstantPointerNull::get(
+                                llvm::cast<llvm::PointerType>(e.ptr)));
       a.live_channels = e.sub(e.param(C::channels), e.mul(panel, lanes));
       a.pixel_step = e.param(C::src_pixel_step);
       a.tap_rows = e.param(C::tap_rows);
@@ -268,8 +268,7 @@ private:
       e.loop(rows, [&](IrValue r) {
         IrValue row = e.add(first_row, r);
         IrValue row_source = e.offset(source, e.mul(r, e.param(C::src_row_step)));
-        IrValue row_out =
-            e.offset(e.offset(out, e.mul(row, e.param(C::out_row))), channel_bytes);
+        IrValue row_out = e.offset(e.offset(out, e.mul(row, e.param(C::out_row))), channel_bytes);
         IrValues row_post;
         for (int i = 0; i < extra_; ++i)
           row_post.push_back(e.offset(
@@ -291,8 +290,7 @@ private:
         a.post.push_back(e.offset(post[size_t(i)], e.mul(first_pixel, a.post_pixel[size_t(i)])));
       e.ir.CreateCall(function, a.list());
     };
-    e.loop(large_tiles,
-           [&](IrValue t) { call(large_, e.mul(t, e.constant(spec_.tile_pixels))); });
+    e.loop(large_tiles, [&](IrValue t) { call(large_, e.mul(t, e.constant(spec_.tile_pixels))); });
     if (!small_) return;
     e.loop(large_tiles, e.param(C::tiles), e.constant(1), [&](IrValue t) {
       call(small_, e.add(e.mul(t, e.constant(spec_.tile_pixels - 1)), large_tiles));

@@ -6,14 +6,14 @@
 namespace lathe {
 
 using llvm::BasicBlock;
-using llvm::Type;
+using IrType = llvm::Type;
 
 Emitter::Emitter(llvm::Module &module, const Target &target, const std::string &name,
                  size_t operands)
     : Emitter(module, target, [&] {
         llvm::LLVMContext &context = module.getContext();
-        Type *pointer = llvm::PointerType::get(context, 0), *word = Type::getInt64Ty(context);
-        auto *type = llvm::FunctionType::get(Type::getVoidTy(context),
+        IrType *pointer = llvm::PointerType::get(context, 0), *word = IrType::getInt64Ty(context);
+        auto *type = llvm::FunctionType::get(IrType::getVoidTy(context),
                                              {pointer, word, word, pointer}, false);
         return llvm::Function::Create(type, llvm::Function::ExternalLinkage, name, module);
       }()) {
@@ -27,7 +27,7 @@ Emitter::Emitter(llvm::Module &module, const Target &target, const std::string &
 Emitter::Emitter(llvm::Module &m, const Target &t, llvm::Function *f)
     : module(m), context(m.getContext()), target(t),
       ir(BasicBlock::Create(m.getContext(), "entry", f)), function(f),
-      f32(Type::getFloatTy(m.getContext())), i64(Type::getInt64Ty(m.getContext())),
+      f32(IrType::getFloatTy(m.getContext())), i64(IrType::getInt64Ty(m.getContext())),
       ptr(llvm::PointerType::get(m.getContext(), 0)) {
   function->addFnAttr(llvm::Attribute::NoUnwind);
   function->addFnAttr("target-cpu", target.cpu);
@@ -166,11 +166,10 @@ void Emitter::for_lanes(IrValue count, const std::function<void(IrValue, IrValue
   int64_t lanes = target.lanes();
   IrValue whole = mul(div(count, constant(lanes)), constant(lanes));
   loop(constant(0), whole, constant(lanes), [&](IrValue first) { body(first, nullptr); });
-  when(ir.CreateICmpSLT(whole, count),
-       [&] { body(whole, lane_mask(sub(count, whole), lanes)); });
+  when(ir.CreateICmpSLT(whole, count), [&] { body(whole, lane_mask(sub(count, whole), lanes)); });
 }
 
-IrValue Emitter::load(Type *type, IrValue pointer, IrValue mask) {
+IrValue Emitter::load(IrType *type, IrValue pointer, IrValue mask) {
   if (mask) return ir.CreateMaskedLoad(type, pointer, llvm::Align(4), mask, zero(type));
   return ir.CreateAlignedLoad(type, pointer, llvm::Align(4));
 }
@@ -220,8 +219,8 @@ IrValue Emitter::horizontal_max(IrValue vector) {
   return reduce(*this, vector, [](Emitter &e, IrValue a, IrValue b) { return e.fmax(a, b); });
 }
 
-IrValue Emitter::integer_like(Type *float_type, int64_t value) const {
-  Type *type = Type::getInt32Ty(context);
+IrValue Emitter::integer_like(IrType *float_type, int64_t value) const {
+  IrType *type = IrType::getInt32Ty(context);
   if (auto *vector_type = llvm::dyn_cast<llvm::FixedVectorType>(float_type))
     type = llvm::FixedVectorType::get(type, vector_type->getNumElements());
   return llvm::ConstantInt::get(type, static_cast<uint64_t>(value), true);
@@ -231,7 +230,7 @@ IrValue Emitter::integer_like(Type *float_type, int64_t value) const {
 // reduction, then the Taylor polynomial of degree 7 (truncation below 2^-27). 2^n is applied in
 // two steps, so that subnormal and infinite results come out right.
 IrValue Emitter::exp(IrValue x) {
-  Type *type = x->getType();
+  IrType *type = x->getType();
   auto number = [&](double value) { return splat(type, value); };
   IrValue bounded = fmin(fmax(x, number(-104.0)), number(89.0));
   IrValue n = ir.CreateIntrinsic(llvm::Intrinsic::floor, {type},
@@ -239,7 +238,8 @@ IrValue Emitter::exp(IrValue x) {
   IrValue r = fma(n, number(-0.693359375), bounded);
   r = fma(n, number(2.12194440e-4), r);
   IrValue p = number(1.0 / 5040);
-  for (double c : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) p = fma(p, r, number(c));
+  for (double c : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0})
+    p = fma(p, r, number(c));
   IrValue exponent = ir.CreateFPToSI(ir.CreateSelect(ir.CreateFCmpORD(n, n), n, number(0)),
                                      integer_like(type, 0)->getType());
   IrValue low = ir.CreateAShr(exponent, integer_like(type, 1));
@@ -254,13 +254,13 @@ IrValue Emitter::exp(IrValue x) {
 // log(x) = e ln 2 + log(m), m in [sqrt(1/2), sqrt(2)); log(m) = 2 atanh(s), s = (m-1)/(m+1), by its
 // odd series to s^9 (|s| < 0.172: truncation below 2^-29). Subnormals count as zero.
 IrValue Emitter::log(IrValue x) {
-  Type *type = x->getType();
+  IrType *type = x->getType();
   auto number = [&](double value) { return splat(type, value); };
   IrValue bits = ir.CreateBitCast(x, integer_like(type, 0)->getType());
   IrValue shifted = ir.CreateSub(bits, integer_like(type, 0x3f3504f3)); // sqrt(1/2)
   IrValue exponent = ir.CreateAShr(shifted, integer_like(type, 23));
-  IrValue m = ir.CreateBitCast(
-      ir.CreateSub(bits, ir.CreateShl(exponent, integer_like(type, 23))), type);
+  IrValue m =
+      ir.CreateBitCast(ir.CreateSub(bits, ir.CreateShl(exponent, integer_like(type, 23))), type);
   IrValue e = ir.CreateSIToFP(exponent, type);
   IrValue one = number(1);
   IrValue s = ir.CreateFDiv(ir.CreateFSub(m, one), ir.CreateFAdd(m, one));
@@ -274,14 +274,14 @@ IrValue Emitter::log(IrValue x) {
   IrValue infinity = number(std::numeric_limits<double>::infinity());
   IrValue nan = number(std::numeric_limits<double>::quiet_NaN());
   result = ir.CreateSelect(ir.CreateFCmpOEQ(x, infinity), x, result);
-  result = ir.CreateSelect(ir.CreateFCmpOLT(x, number(1.17549435e-38)),
-                           ir.CreateFNeg(infinity), result);
+  result =
+      ir.CreateSelect(ir.CreateFCmpOLT(x, number(1.17549435e-38)), ir.CreateFNeg(infinity), result);
   return ir.CreateSelect(ir.CreateFCmpULT(x, number(0)), nan, result);
 }
 
 // Exponents that are multiples of 1/4 by square roots; others by exp(exponent * log(x)).
 IrValue Emitter::power(IrValue x, double exponent) {
-  Type *type = x->getType();
+  IrType *type = x->getType();
   double quarters = std::abs(exponent) * 4;
   if (quarters == std::floor(quarters) && quarters <= 8) {
     auto n = static_cast<int>(quarters);
@@ -299,15 +299,18 @@ IrValue Emitter::power(IrValue x, double exponent) {
 }
 
 IrValue Emitter::unary(const Unary &op, IrValue x) {
-  Type *type = x->getType();
+  IrType *type = x->getType();
   auto number = [&](double value) { return splat(type, value); };
   auto negative = [&] { return ir.CreateFCmpOLT(x, number(0)); };
   switch (op.kind) {
-  case UnaryKind::identity: return x;
-  case UnaryKind::relu: return fmax(x, number(0));
+  case UnaryKind::identity:
+    return x;
+  case UnaryKind::relu:
+    return fmax(x, number(0));
   case UnaryKind::leaky_relu:
     return ir.CreateSelect(negative(), ir.CreateFMul(x, number(op.alpha)), x);
-  case UnaryKind::clip: return fmin(fmax(x, number(op.alpha)), number(op.beta));
+  case UnaryKind::clip:
+    return fmin(fmax(x, number(op.alpha)), number(op.beta));
   case UnaryKind::sigmoid:
     return ir.CreateFDiv(number(1), ir.CreateFAdd(number(1), exp(ir.CreateFNeg(x))));
   case UnaryKind::tanh: {
@@ -320,15 +323,13 @@ IrValue Emitter::unary(const Unary &op, IrValue x) {
     IrValue p = number(-1382.0 / 155925);
     for (double c : {62.0 / 2835, -17.0 / 315, 2.0 / 15, -1.0 / 3}) p = fma(p, square, number(c));
     IrValue small = fma(ir.CreateFMul(magnitude, square), p, magnitude);
-    IrValue result =
-        ir.CreateSelect(ir.CreateFCmpOLT(magnitude, number(0.3)), small, large);
+    IrValue result = ir.CreateSelect(ir.CreateFCmpOLT(magnitude, number(0.3)), small, large);
     return ir.CreateIntrinsic(llvm::Intrinsic::copysign, {type}, {result, x});
   }
   case UnaryKind::hard_sigmoid:
     return fmin(fmax(fma(x, number(op.alpha), number(op.beta)), number(0)), number(1));
   case UnaryKind::hard_swish:
-    return ir.CreateFMul(
-        x, fmin(fmax(fma(x, number(1.0 / 6), number(0.5)), number(0)), number(1)));
+    return ir.CreateFMul(x, fmin(fmax(fma(x, number(1.0 / 6), number(0.5)), number(0)), number(1)));
   case UnaryKind::elu: {
     // expm1 near zero by its Taylor polynomial; exp(x) - 1 loses digits there.
     IrValue p = number(1.0 / 5040);
@@ -338,23 +339,34 @@ IrValue Emitter::unary(const Unary &op, IrValue x) {
     IrValue below = ir.CreateSelect(ir.CreateFCmpOGT(x, number(-0.3)), near, far);
     return ir.CreateSelect(negative(), ir.CreateFMul(below, number(op.alpha)), x);
   }
-  case UnaryKind::exp: return exp(x);
-  case UnaryKind::log: return log(x);
-  case UnaryKind::sqrt: return ir.CreateIntrinsic(llvm::Intrinsic::sqrt, {type}, {x});
-  case UnaryKind::neg: return ir.CreateFNeg(x);
-  case UnaryKind::abs: return ir.CreateIntrinsic(llvm::Intrinsic::fabs, {type}, {x});
+  case UnaryKind::exp:
+    return exp(x);
+  case UnaryKind::log:
+    return log(x);
+  case UnaryKind::sqrt:
+    return ir.CreateIntrinsic(llvm::Intrinsic::sqrt, {type}, {x});
+  case UnaryKind::neg:
+    return ir.CreateFNeg(x);
+  case UnaryKind::abs:
+    return ir.CreateIntrinsic(llvm::Intrinsic::fabs, {type}, {x});
   }
   return x;
 }
 
 IrValue Emitter::binary(BinaryKind kind, IrValue a, IrValue b) {
   switch (kind) {
-  case BinaryKind::add: return ir.CreateFAdd(a, b);
-  case BinaryKind::sub: return ir.CreateFSub(a, b);
-  case BinaryKind::mul: return ir.CreateFMul(a, b);
-  case BinaryKind::div: return ir.CreateFDiv(a, b);
-  case BinaryKind::min: return fmin(a, b);
-  case BinaryKind::max: return fmax(a, b);
+  case BinaryKind::add:
+    return ir.CreateFAdd(a, b);
+  case BinaryKind::sub:
+    return ir.CreateFSub(a, b);
+  case BinaryKind::mul:
+    return ir.CreateFMul(a, b);
+  case BinaryKind::div:
+    return ir.CreateFDiv(a, b);
+  case BinaryKind::min:
+    return fmin(a, b);
+  case BinaryKind::max:
+    return fmax(a, b);
   case BinaryKind::prelu:
     return ir.CreateSelect(ir.CreateFCmpOLT(a, zero(a->getType())), ir.CreateFMul(a, b), a);
   }

@@ -29,7 +29,9 @@ public:
   IrValue begin = nullptr, end = nullptr, scratch = nullptr;
 
   llvm::Type *f32 = nullptr, *i64 = nullptr, *ptr = nullptr;
-  llvm::Type *vector(int64_t lanes) const { return llvm::FixedVectorType::get(f32, unsigned(lanes)); }
+  llvm::Type *vector(int64_t lanes) const {
+    return llvm::FixedVectorType::get(f32, unsigned(lanes));
+  }
   llvm::Type *vector() const { return vector(target.lanes()); }
 
   IrValue operand(int index); // an address
@@ -75,7 +77,7 @@ public:
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
   IrValue fmin(IrValue a, IrValue b);           // NaN in `a` propagates
   IrValue fmax(IrValue a, IrValue b);
-  IrValue horizontal_sum(IrValue vector);       // halves added pairwise
+  IrValue horizontal_sum(IrValue vector); // halves added pairwise
   IrValue horizontal_max(IrValue vector);
   IrValue unary(const Unary &op, IrValue x);
   IrValue binary(BinaryKind kind, IrValue a, IrValue b);
@@ -89,16 +91,20 @@ private:
   int first_param_ = 0;
 };
 
-// Applies a Conv's or Dense's post steps to `value`; `operand(i, type)` loads the i-th post operand.
+// Applies a Conv's or Dense's post steps to `value`; `operand(i, type)` loads the i-th post
+// operand.
 IrValue emit_post(Emitter &e, const std::vector<PostOp> &post, IrValue value,
                   const std::function<IrValue(int)> &load_operand);
 int post_operands(const std::vector<PostOp> &post);
 
 // One per kernel spec; each emits the global function `name` into the module.
-void emit(const ConvSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
-void emit(const DenseSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const ConvSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module);
+void emit(const DenseSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module);
 void emit(const MapSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
-void emit(const PoolSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const PoolSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module);
 void emit(const LrnSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
 void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);

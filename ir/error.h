@@ -10,13 +10,13 @@ namespace lathe {
 
 // The numbers are the exit codes of the command line.
 enum class ErrorCode : int {
-  mismatch = 1,     // results differ from their reference
-  usage = 2,        // a wrong option or argument
-  invalid = 3,      // a malformed model, weights file, picture or tensor
-  unsupported = 4,  // well formed, but nothing we can compile
-  io = 5,           // the operating system refused
-  limit = 6,        // a configured limit would be exceeded
-  internal = 70,    // a bug of ours
+  mismatch = 1,    // results differ from their reference
+  usage = 2,       // a wrong option or argument
+  invalid = 3,     // a malformed model, weights file, picture or tensor
+  unsupported = 4, // well formed, but nothing we can compile
+  io = 5,          // the operating system refused
+  limit = 6,       // a configured limit would be exceeded
+  internal = 70,   // a bug of ours
 };
 
 struct Error {
@@ -46,9 +46,9 @@ std::string to_string(const Error &error);
 // the value to `declaration`.
 #define LATHE_CONCAT_(a, b) a##b
 #define LATHE_CONCAT(a, b) LATHE_CONCAT_(a, b)
-#define LATHE_TRY_(temporary, declaration, expression)                                            \
+#define LATHE_TRY_(temporary, declaration, expression)                                             \
   auto temporary = (expression);                                                                   \
-  if (!temporary) return std::unexpected(std::move(temporary).error());                           \
+  if (!temporary) return std::unexpected(std::move(temporary).error());                            \
   declaration = std::move(*temporary)
 #define LATHE_TRY(declaration, expression)                                                         \
   LATHE_TRY_(LATHE_CONCAT(result_, __LINE__), declaration, expression)

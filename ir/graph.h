@@ -21,16 +21,16 @@ struct Constant;
 using ConstantRef = std::shared_ptr<const Constant>;
 struct Constant {
   Type type;
-  std::string name;                // of a named tensor, else empty
-  Tensor data = {};                // of a named tensor (undefined until weights are bound) or literal
+  std::string name; // of a named tensor, else empty
+  Tensor data = {}; // of a named tensor (undefined until weights are bound) or literal
   std::optional<float> splat = {}; // every element
   std::optional<Op> op = {};       // with `inputs`: a computed constant
   std::vector<ConstantRef> inputs = {};
 };
-ConstantRef named_constant(std::string name, Type type);                 // data still unbound
-ConstantRef bound_constant(std::string name, Tensor data);               // a named tensor with data
-ConstantRef literal_constant(Tensor data);                               // small data, printed inline
-ConstantRef splat_constant(float value, Shape shape);                    // f32
+ConstantRef named_constant(std::string name, Type type);   // data still unbound
+ConstantRef bound_constant(std::string name, Tensor data); // a named tensor with data
+ConstantRef literal_constant(Tensor data);                 // small data, printed inline
+ConstantRef splat_constant(float value, Shape shape);      // f32
 Result<ConstantRef> computed_constant(Op op, std::vector<ConstantRef> inputs); // first result of op
 
 // Where something was written: for errors, `explain` and printed graphs.

@@ -268,8 +268,9 @@ struct Dropout {
   static constexpr auto fields() { return std::make_tuple(field("rate", &Dropout::rate)); }
 };
 
-using Op = std::variant<Conv, Dense, Pool, GlobalPool, Lrn, BatchNorm, Unary, Binary, Softmax,
-                        Concat, Slice, Split, Pad, Reshape, Flatten, Transpose, ReduceMean, Dropout>;
+using Op =
+    std::variant<Conv, Dense, Pool, GlobalPool, Lrn, BatchNorm, Unary, Binary, Softmax, Concat,
+                 Slice, Split, Pad, Reshape, Flatten, Transpose, ReduceMean, Dropout>;
 
 // The op's name as text shows it: the kind for Unary and Binary ("relu", "add"), "max_pool", ....
 std::string op_name(const Op &op);

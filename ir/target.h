@@ -12,13 +12,13 @@ namespace lathe {
 enum class Arch : uint8_t { x86_64, aarch64 };
 
 struct Target {
-  std::string name;          // "avx512", "avx2", "neon", "plain": part of kernel names
+  std::string name; // "avx512", "avx2", "neon", "plain": part of kernel names
   Arch arch = Arch::x86_64;
-  std::string triple, cpu;   // as LLVM spells them
-  std::string features;      // "+avx2,+fma,..." as LLVM spells them
+  std::string triple, cpu; // as LLVM spells them
+  std::string features;    // "+avx2,+fma,..." as LLVM spells them
   int vector_bytes = 16;
   int vector_registers = 16;
-  bool fma = false;          // without it kernels multiply, round, and add
+  bool fma = false;           // without it kernels multiply, round, and add
   bool masked_memory = false; // loads and stores of part of a vector are one instruction
   int64_t l1_bytes = 32 << 10, l2_bytes = 1 << 20, l3_bytes = 16 << 20;
 

@@ -33,11 +33,11 @@ struct PipelineOptions {
 Result<std::vector<PassReport>> run_passes(Graph &graph, const PipelineOptions &options = {});
 
 // The passes, one file each.
-bool drop_identities(Graph &graph);      // drop_identities.cpp
-bool fold_constants(Graph &graph);       // fold_constants.cpp
-bool fold_batch_norm(Graph &graph);      // fold_batch_norm.cpp
-bool lower_batch_norm(Graph &graph);     // lower_batch_norm.cpp
-bool fuse_bias(Graph &graph);            // fuse_bias.cpp
-bool fuse_post_ops(Graph &graph);        // fuse_post_ops.cpp
+bool drop_identities(Graph &graph);  // drop_identities.cpp
+bool fold_constants(Graph &graph);   // fold_constants.cpp
+bool fold_batch_norm(Graph &graph);  // fold_batch_norm.cpp
+bool lower_batch_norm(Graph &graph); // lower_batch_norm.cpp
+bool fuse_bias(Graph &graph);        // fuse_bias.cpp
+bool fuse_post_ops(Graph &graph);    // fuse_post_ops.cpp
 
 } // namespace lathe

@@ -24,9 +24,9 @@ enum class Space : uint8_t { weights, arena, input, output };
 // logical (NCHW) dimensions; so slices, channels of a concat and transposes are Views as well.
 struct View {
   Space space = Space::arena;
-  int index = 0;         // which weight, input or output
-  Affine offset;         // bytes from the start of the space (arena) or of the tensor
-  Shape dims;            // logical; with Plan::batched dims[0] is 1 and stands for the images
+  int index = 0; // which weight, input or output
+  Affine offset; // bytes from the start of the space (arena) or of the tensor
+  Shape dims;    // logical; with Plan::batched dims[0] is 1 and stands for the images
   std::vector<int64_t> strides; // in elements, one per dimension
   ValueId value = no_value;
   bool operator==(const View &) const = default;
@@ -48,7 +48,7 @@ enum class Prologue : uint8_t {
 // zeros); then `post`. Weights: [group][panel][kh][kw][channel][lane], panels of
 // `tile_vectors` vectors, zero-filled behind the last channel; bias: [group][panel][lane].
 struct ConvSpec {
-  int64_t tile_pixels = 1;  // output pixels per register tile; a row is split into tiles of this
+  int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
   bool smaller_tile = false; // many and, if set, of one pixel less
   int64_t tile_vectors = 1;
   bool masked = false; // the last panel of a group is not full
@@ -61,18 +61,42 @@ struct ConvSpec {
   // Strides and pitches in bytes. Tasks: image, group, block of rows, group of panels; the last
   // varies fastest.
   enum Param {
-    groups, row_blocks, panel_groups, rows, block_rows, tiles, large_tiles, panels, panels_per_task,
-    channels,                                        // output channels of a group
-    in_image, in_row, in_pixel, in_channel, in_group, // the input as it lies
+    groups,
+    row_blocks,
+    panel_groups,
+    rows,
+    block_rows,
+    tiles,
+    large_tiles,
+    panels,
+    panels_per_task,
+    channels, // output channels of a group
+    in_image,
+    in_row,
+    in_pixel,
+    in_channel,
+    in_group,       // the input as it lies
     src_row_step,   // per output row, in the source of the product (scratch or input)
     src_pixel_step, // per output pixel
-    tap_rows, tap_row_pitch, tap_cols, tap_col_pitch, depth, // loops of the product
-    in_rows, in_cols, in_channels, pad_top, pad_left, // prologue: extents and padding
-    scratch_cols, scratch_rows,                      // padded extents of one block
-    block_row_step,                                  // input rows from one block to the next
-    weight_panel,                                    // bytes per panel
-    out_image, out_row, out_pixel, out_group,
-    first_post_pitch                                 // image, row, pixel, group per post operand
+    tap_rows,
+    tap_row_pitch,
+    tap_cols,
+    tap_col_pitch,
+    depth, // loops of the product
+    in_rows,
+    in_cols,
+    in_channels,
+    pad_top,
+    pad_left, // prologue: extents and padding
+    scratch_cols,
+    scratch_rows,   // padded extents of one block
+    block_row_step, // input rows from one block to the next
+    weight_panel,   // bytes per panel
+    out_image,
+    out_row,
+    out_pixel,
+    out_group,
+    first_post_pitch // image, row, pixel, group per post operand
   };
 };
 
@@ -121,9 +145,27 @@ struct PoolSpec {
   enum Operand { input, output };
   // Tasks: output rows of every image. The padded extents bound count_include_pad's divisor.
   enum Param {
-    out_rows, out_cols, channels, in_rows, in_cols, kernel_h, kernel_w, stride_h, stride_w,
-    dilation_h, dilation_w, pad_top, pad_left, padded_rows, padded_cols,
-    in_image, in_row, in_pixel, out_image, out_row, out_pixel
+    out_rows,
+    out_cols,
+    channels,
+    in_rows,
+    in_cols,
+    kernel_h,
+    kernel_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    pad_top,
+    pad_left,
+    padded_rows,
+    padded_cols,
+    in_image,
+    in_row,
+    in_pixel,
+    out_image,
+    out_row,
+    out_pixel
   };
 };
 
@@ -134,8 +176,17 @@ struct LrnSpec {
   enum Operand { input, output };
   // Tasks: rows of every image.
   enum Param {
-    rows, cols, channels, before, after, // channels before and after that count
-    in_image, in_row, in_pixel, out_image, out_row, out_pixel
+    rows,
+    cols,
+    channels,
+    before,
+    after, // channels before and after that count
+    in_image,
+    in_row,
+    in_pixel,
+    out_image,
+    out_row,
+    out_pixel
   };
 };
 
@@ -172,14 +223,14 @@ std::string kernel_name(const KernelSpec &spec, const Target &target);
 
 struct Kernel {
   KernelSpec spec;
-  std::vector<View> operands;  // in the order of the spec's Operand list
-  int output = 0;              // index in `operands` of the one that is written
+  std::vector<View> operands; // in the order of the spec's Operand list
+  int output = 0;             // index in `operands` of the one that is written
   std::vector<Affine> params;
-  Affine tasks;                // independent units of work, numbered from 0
-  int64_t grain = 1;           // least number of tasks worth a thread of its own
-  int64_t scratch_bytes = 0;   // per thread
+  Affine tasks;                     // independent units of work, numbered from 0
+  int64_t grain = 1;                // least number of tasks worth a thread of its own
+  int64_t scratch_bytes = 0;        // per thread
   std::vector<std::string> sources; // names of the layers it computes
-  double flops_per_image = 0;  // of the layers, multiplies and adds
+  double flops_per_image = 0;       // of the layers, multiplies and adds
 };
 
 // How a weight lies in memory.

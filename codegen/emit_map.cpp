@@ -1,0 +1,76 @@
+// Elementwise chains and copies over up to six strided dimensions.
+#include "codegen/emitter.h"
+
+namespace lathe {
+
+void emit(const MapSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module) {
+  using M = MapSpec;
+  const int count = static_cast<int>(spec.operands.size()), output = count - 1;
+  Emitter e(module, target, name, size_t(count));
+  auto stride = [&](int operand, int64_t dimension) {
+    return e.param(M::first_stride + int(M::rank) * operand + int(dimension));
+  };
+  const bool scalar =
+      spec.element_bytes != 4 ||
+      std::ranges::any_of(spec.operands, [](Inner inner) { return inner == Inner::strided; });
+
+  // One step of the innermost loop: elements first, first + 1, ... of a vector, or just one.
+  auto compute = [&](const IrValues &bases, IrValue first, IrValue mask, bool vector) {
+    auto address = [&](int i) {
+      return e.offset(bases[size_t(i)], e.mul(first, stride(i, M::rank - 1)));
+    };
+    if (spec.element_bytes != 4) {
+      llvm::Type *type = e.ir.getIntNTy(unsigned(8 * spec.element_bytes));
+      e.ir.CreateAlignedStore(e.ir.CreateAlignedLoad(type, address(0), llvm::Align(1)),
+                              address(output), llvm::Align(1));
+      return;
+    }
+    auto load = [&](int i) -> IrValue {
+      if (!vector) return e.load(e.f32, address(i));
+      if (spec.operands[size_t(i)] == Inner::broadcast)
+        return e.broadcast(e.load(e.f32, bases[size_t(i)]), target.lanes());
+      return e.load(e.vector(), address(i), mask);
+    };
+    IrValue value = load(0);
+    int next = 1;
+    for (const MapStep &step : spec.steps) {
+      if (auto *unary = std::get_if<Unary>(&step.op)) {
+        value = e.unary(*unary, value);
+      } else {
+        IrValue other = load(next++);
+        BinaryKind kind = std::get<Binary>(step.op).kind;
+        value = step.swapped ? e.binary(kind, other, value) : e.binary(kind, value, other);
+      }
+    }
+    e.store(value, address(output), vector ? mask : nullptr);
+  };
+
+  IrValue tasks_per_outer = e.param(M::tasks_per_outer), per_task = e.param(M::rows_per_task);
+  e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
+    IrValue chunk = e.rem(task, tasks_per_outer), rest = e.div(task, tasks_per_outer);
+    IrValues outer(4);
+    for (int64_t d = 3; d >= 0; --d) {
+      outer[size_t(d)] = e.rem(rest, e.param(M::extent0 + int(d)));
+      rest = e.div(rest, e.param(M::extent0 + int(d)));
+    }
+    IrValue first = e.mul(chunk, per_task);
+    IrValue last = e.minimum(e.add(first, per_task), e.param(M::extent0 + 4));
+    e.loop(first, last, e.constant(1), [&](IrValue row) {
+      IrValues bases;
+      for (int i = 0; i < count; ++i) {
+        IrValue bytes = e.mul(row, stride(i, 4));
+        for (int64_t d = 0; d < 4; ++d) bytes = e.add(bytes, e.mul(outer[size_t(d)], stride(i, d)));
+        bases.push_back(e.offset(e.operand(i), bytes));
+      }
+      IrValue length = e.param(M::extent0 + 5);
+      if (scalar)
+        e.loop(length, [&](IrValue i) { compute(bases, i, nullptr, false); });
+      else
+        e.for_lanes(length, [&](IrValue i, IrValue mask) { compute(bases, i, mask, true); });
+    });
+  });
+  e.ir.CreateRetVoid();
+}
+
+} // namespace lathe

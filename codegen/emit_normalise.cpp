@@ -1,0 +1,173 @@
+// Local response normalisation, softmax, and means: kernels that look along an axis.
+#include "codegen/emitter.h"
+
+#include <limits>
+
+namespace lathe {
+
+void emit(const LrnSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module) {
+  using L = LrnSpec;
+  Emitter e(module, target, name, 2);
+  IrValue one = e.constant(1), four = e.constant(4), zero = e.constant(0);
+  IrValue channels = e.param(L::channels), before = e.param(L::before), after = e.param(L::after);
+  const int64_t lanes = target.lanes();
+
+  // y[c] for the vector of channels that begins at `first`; squares are summed from channel
+  // c-before to c+after, ascending, those outside the picture's channels as zeros.
+  auto lane_numbers = [&] {
+    std::vector<llvm::Constant *> numbers;
+    for (int64_t i = 0; i < lanes; ++i) numbers.push_back(e.ir.getInt64(uint64_t(i)));
+    return llvm::ConstantVector::get(numbers);
+  }();
+  auto normalise = [&](IrValue in, IrValue out, IrValue first, IrValue mask) {
+    IrValue sum =
+        e.loop(e.sub(zero, before), e.add(after, one), one, {e.zero(e.vector())},
+               [&](IrValue shift, const IrValues &state) {
+                 IrValue channel = e.add(first, shift);
+                 IrValue position = e.ir.CreateAdd(e.broadcast(channel, lanes), lane_numbers);
+                 IrValue inside = // a negative position is huge
+                     e.ir.CreateICmpULT(position, e.broadcast(channels, lanes));
+                 IrValue x = e.load(e.vector(), e.offset(in, e.mul(channel, four)), inside);
+                 return IrValues{e.fma(x, x, state[0])};
+               })[0];
+    IrValue x = e.load(e.vector(), e.offset(in, e.mul(first, four)), mask);
+    IrValue base = e.fma(sum, e.splat(e.vector(), spec.scale), e.splat(e.vector(), spec.k));
+    e.store(e.ir.CreateFMul(x, e.power(base, -double(spec.beta))),
+            e.offset(out, e.mul(first, four)), mask);
+  };
+
+  e.loop(e.begin, e.end, one, [&](IrValue task) {
+    IrValue row = e.rem(task, e.param(L::rows)), image = e.div(task, e.param(L::rows));
+    IrValue in = e.offset(e.operand(L::input), e.add(e.mul(image, e.param(L::in_image)),
+                                                     e.mul(row, e.param(L::in_row))));
+    IrValue out = e.offset(e.operand(L::output), e.add(e.mul(image, e.param(L::out_image)),
+                                                       e.mul(row, e.param(L::out_row))));
+    e.loop(e.param(L::cols), [&](IrValue column) {
+      IrValue from = e.offset(in, e.mul(column, e.param(L::in_pixel)));
+      IrValue to = e.offset(out, e.mul(column, e.param(L::out_pixel)));
+      e.for_lanes(channels, [&](IrValue first, IrValue mask) { normalise(from, to, first, mask); });
+    });
+  });
+  e.ir.CreateRetVoid();
+}
+
+// softmax: exp(x - max) / sum; log softmax: x - max - log(sum).
+void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module) {
+  using S = SoftmaxSpec;
+  Emitter e(module, target, name, 2);
+  IrValue one = e.constant(1), four = e.constant(4), length = e.param(S::length);
+  llvm::Type *type = spec.contiguous ? e.vector() : e.f32;
+  const double lowest = -std::numeric_limits<double>::infinity();
+  IrValue in_step = spec.contiguous ? four : e.param(S::in_step);
+  IrValue out_step = spec.contiguous ? four : e.param(S::out_step);
+
+  // Folds `combine(state, x, mask)` over the line.
+  auto each = [&](const std::function<void(IrValue first, IrValue mask)> &body) {
+    if (spec.contiguous)
+      e.for_lanes(length, body);
+    else
+      e.loop(length, [&](IrValue i) { body(i, nullptr); });
+  };
+  // A running value lives in a stack slot, which LLVM's mem2reg would keep in a register; the
+  // loops here are short enough for memory.
+  auto slot = [&](IrValue initial) {
+    auto &entry = e.function->getEntryBlock();
+    llvm::IRBuilder<> at_entry(&entry, entry.begin());
+    IrValue memory = at_entry.CreateAlloca(initial->getType());
+    e.ir.CreateStore(initial, memory);
+    return memory;
+  };
+
+  e.loop(e.begin, e.end, one, [&](IrValue task) {
+    IrValue in = e.operand(S::input), out = e.operand(S::output), rest = task;
+    for (int64_t d = S::rank - 1; d >= 0; --d) {
+      IrValue extent = e.param(S::extent0 + int(d)), index = e.rem(rest, extent);
+      rest = e.div(rest, extent);
+      in = e.offset(in, e.mul(index, e.param(S::in_stride0 + int(d))));
+      out = e.offset(out, e.mul(index, e.param(S::out_stride0 + int(d))));
+    }
+    auto load = [&](IrValue i, IrValue mask, double dead) {
+      IrValue x = e.load(type, e.offset(in, e.mul(i, in_step)), mask);
+      return mask ? e.ir.CreateSelect(mask, x, e.splat(type, dead)) : x;
+    };
+    IrValue maximum = slot(e.splat(type, lowest));
+    each([&](IrValue i, IrValue mask) {
+      e.ir.CreateStore(e.fmax(load(i, mask, lowest), e.ir.CreateLoad(type, maximum)), maximum);
+    });
+    IrValue top = e.ir.CreateLoad(type, maximum);
+    if (spec.contiguous) top = e.broadcast(e.horizontal_max(top), target.lanes());
+
+    IrValue sum = slot(e.zero(type));
+    each([&](IrValue i, IrValue mask) {
+      IrValue power = e.exp(e.ir.CreateFSub(load(i, mask, 0), top));
+      if (!spec.log) e.store(power, e.offset(out, e.mul(i, out_step)), mask);
+      if (mask) power = e.ir.CreateSelect(mask, power, e.zero(type));
+      e.ir.CreateStore(e.ir.CreateFAdd(e.ir.CreateLoad(type, sum), power), sum);
+    });
+    IrValue total = e.ir.CreateLoad(type, sum);
+    if (spec.contiguous) total = e.broadcast(e.horizontal_sum(total), target.lanes());
+    IrValue scale = spec.log ? e.log(total) : e.ir.CreateFDiv(e.splat(type, 1), total);
+    each([&](IrValue i, IrValue mask) {
+      IrValue to = e.offset(out, e.mul(i, out_step));
+      IrValue value = spec.log ? e.ir.CreateFSub(e.ir.CreateFSub(load(i, mask, 0), top), scale)
+                               : e.ir.CreateFMul(e.load(type, to, mask), scale);
+      e.store(value, to, mask);
+    });
+  });
+  e.ir.CreateRetVoid();
+}
+
+void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module) {
+  using R = ReduceSpec;
+  Emitter e(module, target, name, 2);
+  IrValue one = e.constant(1), four = e.constant(4);
+  const int last = int(R::rank) - 1;
+
+  // Sums one element (or vector) over all reduced loops, outermost first.
+  std::function<IrValue(int, IrValue, IrValue, IrValue)> sum_over =
+      [&](int dimension, IrValue at, IrValue sum, IrValue mask) -> IrValue {
+    if (dimension == R::rank)
+      return e.ir.CreateFAdd(sum, e.load(spec.vector ? e.vector() : e.f32, at, mask));
+    return e.loop(e.constant(0), e.param(R::reduced0 + dimension), one, {sum},
+                  [&](IrValue i, const IrValues &state) {
+                    IrValue bytes = e.mul(i, e.param(R::reduced_stride0 + dimension));
+                    return IrValues{sum_over(dimension + 1, e.offset(at, bytes), state[0], mask)};
+                  })[0];
+  };
+  IrValue count = one;
+  for (int d = 0; d < R::rank; ++d) count = e.mul(count, e.param(R::reduced0 + d));
+  IrValue divisor = e.ir.CreateSIToFP(count, e.f32);
+
+  e.loop(e.begin, e.end, one, [&](IrValue task) {
+    IrValue in = e.operand(R::input), out = e.operand(R::output), rest = task;
+    for (int d = last - 1; d >= 0; --d) {
+      IrValue extent = e.param(R::extent0 + d), index = e.rem(rest, extent);
+      rest = e.div(rest, extent);
+      in = e.offset(in, e.mul(index, e.param(R::in_stride0 + d)));
+      out = e.offset(out, e.mul(index, e.param(R::out_stride0 + d)));
+    }
+    IrValue length = e.param(R::extent0 + last);
+    auto mean = [&](IrValue from, IrValue to, IrValue mask) {
+      llvm::Type *type = spec.vector ? e.vector() : e.f32;
+      IrValue sum = sum_over(0, from, e.zero(type), mask);
+      IrValue by = spec.vector ? e.broadcast(divisor, target.lanes()) : divisor;
+      e.store(e.ir.CreateFDiv(sum, by), to, mask);
+    };
+    if (spec.vector) {
+      e.for_lanes(length, [&](IrValue i, IrValue mask) {
+        mean(e.offset(in, e.mul(i, four)), e.offset(out, e.mul(i, four)), mask);
+      });
+    } else {
+      e.loop(length, [&](IrValue i) {
+        mean(e.offset(in, e.mul(i, e.param(R::in_stride0 + last))),
+             e.offset(out, e.mul(i, e.param(R::out_stride0 + last))), nullptr);
+      });
+    }
+  });
+  e.ir.CreateRetVoid();
+}
+
+} // namespace lathe
