@@ -2,6 +2,8 @@
 #include "codegen/emitter.h"
 
 #include <cassert>
+#include <cmath>
+#include <limits>
 
 namespace lathe {
 

@@ -1,0 +1,368 @@
+// The shape rule of every op, and the validation of its attributes.
+#include "ir/ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fmt/format.h>
+
+namespace lathe {
+namespace {
+
+using Types = std::vector<Type>;
+
+// No kernel size, stride, dilation or padding of a sane network comes near; products stay exact.
+constexpr int64_t most_window = 1 << 24;
+
+std::unexpected<Error> rejected(std::string message, std::string expected, std::string found) {
+  return fail(Error{.code = ErrorCode::invalid,
+                    .message = std::move(message),
+                    .expected = std::move(expected),
+                    .found = std::move(found)});
+}
+std::string show(const Shape &shape) { return to_string(shape); }
+
+Result<void> check_range(std::string_view what, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return {};
+  return rejected(fmt::format("bad {}", what), fmt::format("{} to {}", low, high),
+                  fmt::format("{}", value));
+}
+Result<void> check_window(const Size2 &kernel, const Size2 &stride, const Size2 &dilation,
+                          const Pads &pad) {
+  for (int64_t v : {kernel.h, kernel.w}) LATHE_CHECK(check_range("kernel size", v, 1, most_window));
+  for (int64_t v : {stride.h, stride.w}) LATHE_CHECK(check_range("stride", v, 1, most_window));
+  for (int64_t v : {dilation.h, dilation.w})
+    LATHE_CHECK(check_range("dilation", v, 1, most_window));
+  for (int64_t v : {pad.top, pad.left, pad.bottom, pad.right})
+    LATHE_CHECK(check_range("padding", v, 0, most_window));
+  return {};
+}
+
+Result<int64_t> normal_axis(int64_t axis, size_t rank) {
+  int64_t n = static_cast<int64_t>(rank);
+  if (axis < -n || axis >= n)
+    return rejected("axis out of range", fmt::format("{} to {}", -n, n - 1),
+                    fmt::format("{}", axis));
+  return axis < 0 ? axis + n : axis;
+}
+
+Result<Types> one(DType dtype, Shape shape) {
+  LATHE_CHECK(checked_element_count(shape));
+  return Types{Type{dtype, std::move(shape)}};
+}
+
+Result<void> check_rank(const Type &type, size_t rank, std::string_view what) {
+  if (type.shape.size() == rank) return {};
+  return rejected(fmt::format("{} has the wrong rank", what), fmt::format("{} dimensions", rank),
+                  show(type.shape));
+}
+Result<void> check_shape(const Type &type, const Shape &shape, std::string_view what) {
+  if (type.shape == shape) return {};
+  return rejected(fmt::format("{} has the wrong shape", what), show(shape), show(type.shape));
+}
+Result<void> check_f32(std::span<const Type> inputs) {
+  for (const Type &type : inputs)
+    if (type.dtype != DType::f32)
+      return rejected("wrong element type", "f32", std::string(to_string(type.dtype)));
+  return {};
+}
+
+// Operands of fused post steps, from `first` on, must match the result.
+Result<void> check_post(const std::vector<PostOp> &post, std::span<const Type> inputs, size_t first,
+                        const Shape &result) {
+  size_t next = first;
+  for (const PostOp &step : post)
+    if (std::holds_alternative<Binary>(step.op))
+      LATHE_CHECK(check_shape(inputs[next++], result, "a fused operand"));
+  return {};
+}
+size_t post_inputs(const std::vector<PostOp> &post) {
+  return static_cast<size_t>(std::ranges::count_if(
+      post, [](const PostOp &step) { return std::holds_alternative<Binary>(step.op); }));
+}
+
+struct Rule {
+  std::span<const Type> in;
+  const Shape &x() const { return in[0].shape; }
+
+  Result<Types> operator()(const Conv &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(check_window(op.kernel, op.stride, op.dilation, op.pad));
+    LATHE_CHECK(check_range("number of groups", op.groups, 1, most_window));
+    LATHE_CHECK(check_rank(in[0], 4, "the input of a convolution"));
+    LATHE_CHECK(check_rank(in[1], 4, "the weight of a convolution"));
+    int64_t outputs = in[1].shape[0];
+    if (x()[1] % op.groups || outputs % op.groups)
+      return rejected("channels do not divide into groups",
+                      fmt::format("multiples of {}", op.groups),
+                      fmt::format("{} input and {} output channels", x()[1], outputs));
+    LATHE_CHECK(check_range("number of output channels", outputs, 1, int64_t{1} << 40));
+    LATHE_CHECK(check_range("number of input channels", x()[1], 1, int64_t{1} << 40));
+    LATHE_CHECK(check_shape(in[1], {outputs, x()[1] / op.groups, op.kernel.h, op.kernel.w},
+                            "the weight of a convolution"));
+    if (op.bias) LATHE_CHECK(check_shape(in[2], {outputs}, "the bias of a convolution"));
+    LATHE_TRY(int64_t h, window_extent(x()[2], op.kernel.h, op.stride.h, op.dilation.h, op.pad.top,
+                                       op.pad.bottom, false));
+    LATHE_TRY(int64_t w, window_extent(x()[3], op.kernel.w, op.stride.w, op.dilation.w, op.pad.left,
+                                       op.pad.right, false));
+    Shape result{x()[0], outputs, h, w};
+    LATHE_CHECK(check_post(op.post, in, fixed_inputs(op), result));
+    return one(DType::f32, result);
+  }
+  Result<Types> operator()(const Dense &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(check_rank(in[0], 2, "the input of a dense layer"));
+    LATHE_CHECK(check_rank(in[1], 2, "the weight of a dense layer"));
+    int64_t outputs = in[1].shape[0];
+    LATHE_CHECK(check_shape(in[1], {outputs, x()[1]}, "the weight of a dense layer"));
+    if (op.bias) LATHE_CHECK(check_shape(in[2], {outputs}, "the bias of a dense layer"));
+    Shape result{x()[0], outputs};
+    LATHE_CHECK(check_post(op.post, in, fixed_inputs(op), result));
+    return one(DType::f32, result);
+  }
+  Result<Types> operator()(const Pool &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(check_window(op.kernel, op.stride, op.dilation, op.pad));
+    LATHE_CHECK(check_rank(in[0], 4, "the input of a pool"));
+    // A window inside the padding has no maximum and no mean.
+    auto reach = [](int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation; };
+    if (std::max(op.pad.top, op.pad.bottom) > reach(op.kernel.h, op.dilation.h) ||
+        std::max(op.pad.left, op.pad.right) > reach(op.kernel.w, op.dilation.w))
+      return rejected("padding as large as the window of a pool", "less than the kernel",
+                      fmt::format("kernel {}x{}, padding {} {} {} {}", op.kernel.h, op.kernel.w,
+                                  op.pad.top, op.pad.left, op.pad.bottom, op.pad.right));
+    LATHE_TRY(int64_t h, window_extent(x()[2], op.kernel.h, op.stride.h, op.dilation.h, op.pad.top,
+                                       op.pad.bottom, op.ceil_mode));
+    LATHE_TRY(int64_t w, window_extent(x()[3], op.kernel.w, op.stride.w, op.dilation.w, op.pad.left,
+                                       op.pad.right, op.ceil_mode));
+    return one(DType::f32, {x()[0], x()[1], h, w});
+  }
+  Result<Types> operator()(const GlobalPool &) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(check_rank(in[0], 4, "the input of a global pool"));
+    if (x()[2] < 1 || x()[3] < 1) return rejected("nothing to pool", "a picture", show(x()));
+    return one(DType::f32, {x()[0], x()[1], 1, 1});
+  }
+  Result<Types> operator()(const Lrn &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(check_range("LRN size", op.size, 1, most_window));
+    LATHE_CHECK(check_rank(in[0], 4, "the input of LRN"));
+    if (!std::isfinite(op.alpha) || !std::isfinite(op.beta) || !(op.k > 0) || !(op.alpha >= 0))
+      return rejected("bad LRN parameters", "alpha >= 0, k > 0, all finite",
+                      fmt::format("alpha {}, beta {}, k {}", op.alpha, op.beta, op.k));
+    return one(DType::f32, x());
+  }
+  Result<Types> operator()(const BatchNorm &op) const {
+    LATHE_CHECK(check_f32(in));
+    if (!(op.epsilon >= 0) || !std::isfinite(op.epsilon))
+      return rejected("bad epsilon of batch norm", "a finite number >= 0",
+                      fmt::format("{}", op.epsilon));
+    if (x().size() < 2)
+      return rejected("the input of batch norm has no channels", "N,C,...", show(x()));
+    for (size_t i = 1; i < 5; ++i)
+      LATHE_CHECK(check_shape(in[i], {x()[1]}, "a parameter of batch norm"));
+    return one(DType::f32, x());
+  }
+  Result<Types> operator()(const Unary &op) const {
+    if (op.kind != UnaryKind::identity) LATHE_CHECK(check_f32(in));
+    return one(in[0].dtype, x());
+  }
+  Result<Types> operator()(const Binary &) const {
+    if (in[0].dtype != in[1].dtype || in[0].dtype == DType::boolean)
+      return rejected("operands of different or wrong element type", "two of f32, i64 or i32",
+                      fmt::format("{} and {}", to_string(in[0].dtype), to_string(in[1].dtype)));
+    LATHE_TRY(Shape shape, broadcast(in[0].shape, in[1].shape));
+    return one(in[0].dtype, shape);
+  }
+  Result<Types> operator()(const Softmax &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(normal_axis(op.axis, x().size()));
+    return one(DType::f32, x());
+  }
+  Result<Types> operator()(const Concat &op) const {
+    LATHE_TRY(int64_t axis, normal_axis(op.axis, x().size()));
+    auto a = static_cast<size_t>(axis);
+    Shape result = x();
+    for (const Type &type : in.subspan(1)) {
+      bool same = type.shape.size() == result.size() && type.dtype == in[0].dtype;
+      for (size_t i = 0; same && i < result.size(); ++i)
+        same = i == a || type.shape[i] == result[i];
+      if (!same)
+        return rejected("parts of a concat differ",
+                        fmt::format("{} but for axis {}", show(x()), axis), show(type.shape));
+      result[a] += type.shape[a];
+    }
+    return one(in[0].dtype, result);
+  }
+  Result<Types> operator()(const Slice &op) const {
+    size_t n = op.axes.size();
+    if (op.begin.size() != n || op.end.size() != n || op.step.size() != n)
+      return rejected("lists of a slice differ in length", fmt::format("{} entries each", n),
+                      fmt::format("{} begins, {} ends, {} steps", op.begin.size(), op.end.size(),
+                                  op.step.size()));
+    Shape result = x();
+    std::vector<bool> seen(result.size());
+    for (size_t i = 0; i < n; ++i) {
+      LATHE_TRY(int64_t axis, normal_axis(op.axes[i], result.size()));
+      auto a = static_cast<size_t>(axis);
+      if (seen[a])
+        return rejected("an axis is sliced twice", "distinct axes", fmt::format("{}", axis));
+      seen[a] = true;
+      LATHE_CHECK(check_range("slice step", op.step[i], 1, int64_t{1} << 40));
+      int64_t d = x()[a];
+      auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + d : v, 0, d); };
+      int64_t extent = std::max<int64_t>(0, clamp(op.end[i]) - clamp(op.begin[i]));
+      result[a] = (extent + op.step[i] - 1) / op.step[i];
+    }
+    return one(in[0].dtype, result);
+  }
+  Result<Types> operator()(const Split &op) const {
+    LATHE_TRY(int64_t axis, normal_axis(op.axis, x().size()));
+    Types results;
+    int64_t total = 0;
+    for (int64_t size : op.sizes) {
+      LATHE_CHECK(check_range("split size", size, 0, x()[static_cast<size_t>(axis)]));
+      Shape part = x();
+      part[static_cast<size_t>(axis)] = size;
+      total += size;
+      results.push_back({in[0].dtype, part});
+    }
+    if (total != x()[static_cast<size_t>(axis)] || op.sizes.empty())
+      return rejected("sizes of a split do not add up",
+                      fmt::format("{}", x()[static_cast<size_t>(axis)]),
+                      fmt::format("[{}]", fmt::join(op.sizes, ", ")));
+    return results;
+  }
+  Result<Types> operator()(const Pad &op) const {
+    if (op.before.size() != x().size() || op.after.size() != x().size())
+      return rejected("padding needs an entry per dimension",
+                      fmt::format("{} before and after", x().size()),
+                      fmt::format("{} and {}", op.before.size(), op.after.size()));
+    Shape result = x();
+    for (size_t i = 0; i < result.size(); ++i) {
+      LATHE_CHECK(check_range("padding", op.before[i], 0, most_window));
+      LATHE_CHECK(check_range("padding", op.after[i], 0, most_window));
+      result[i] += op.before[i] + op.after[i];
+    }
+    return one(in[0].dtype, result);
+  }
+  Result<Types> operator()(const Reshape &op) const {
+    Shape result;
+    int64_t known = 1;
+    std::optional<size_t> open;
+    for (size_t i = 0; i < op.shape.size(); ++i) {
+      int64_t d = op.shape[i];
+      if (d == 0 && i < x().size()) d = x()[i];
+      if (d == -1 && !open) {
+        open = i;
+        result.push_back(1);
+        continue;
+      }
+      if (d < 0 || (d > 0 && known > (int64_t{1} << 40) / d))
+        return rejected("bad target of a reshape", "sizes, 0 for a copy, at most one -1",
+                        fmt::format("[{}]", fmt::join(op.shape, ", ")));
+      known *= d;
+      result.push_back(d);
+    }
+    int64_t count = element_count(x());
+    if (open && known > 0) result[*open] = count / known;
+    if (element_count(result) != count)
+      return rejected("reshape changes the number of elements",
+                      fmt::format("{} elements of {}", count, show(x())),
+                      fmt::format("[{}]", fmt::join(op.shape, ", ")));
+    return one(in[0].dtype, result);
+  }
+  Result<Types> operator()(const Flatten &op) const {
+    int64_t rank = static_cast<int64_t>(x().size());
+    LATHE_CHECK(check_range("flatten axis", op.axis, -rank, rank));
+    auto split = x().begin() + (op.axis < 0 ? op.axis + rank : op.axis);
+    return one(in[0].dtype,
+               {element_count(Shape(x().begin(), split)), element_count(Shape(split, x().end()))});
+  }
+  Result<Types> operator()(const Transpose &op) const {
+    std::vector<int64_t> sorted = op.perm;
+    std::ranges::sort(sorted);
+    bool permutation = sorted.size() == x().size();
+    for (size_t i = 0; permutation && i < sorted.size(); ++i)
+      permutation = sorted[i] == static_cast<int64_t>(i);
+    if (!permutation)
+      return rejected("not a permutation", fmt::format("of 0 to {}", int64_t(x().size()) - 1),
+                      fmt::format("[{}]", fmt::join(op.perm, ", ")));
+    Shape result;
+    for (int64_t p : op.perm) result.push_back(x()[static_cast<size_t>(p)]);
+    return one(in[0].dtype, result);
+  }
+  Result<Types> operator()(const ReduceMean &op) const {
+    LATHE_CHECK(check_f32(in));
+    std::vector<bool> reduced(x().size());
+    for (int64_t a : op.axes) {
+      LATHE_TRY(int64_t axis, normal_axis(a, x().size()));
+      if (reduced[static_cast<size_t>(axis)])
+        return rejected("an axis is reduced twice", "distinct axes", fmt::format("{}", a));
+      reduced[static_cast<size_t>(axis)] = true;
+      if (x()[static_cast<size_t>(axis)] < 1)
+        return rejected("mean over nothing", "at least one element", show(x()));
+    }
+    Shape result;
+    for (size_t i = 0; i < x().size(); ++i) {
+      if (!reduced[i])
+        result.push_back(x()[i]);
+      else if (op.keep_dims)
+        result.push_back(1);
+    }
+    return one(DType::f32, result);
+  }
+  Result<Types> operator()(const Dropout &) const { return one(in[0].dtype, x()); }
+};
+
+// How many inputs an op takes.
+struct Arity {
+  size_t least, most;
+};
+struct Count {
+  Arity operator()(const Conv &o) { return exactly(fixed_inputs(o) + post_inputs(o.post)); }
+  Arity operator()(const Dense &o) { return exactly(fixed_inputs(o) + post_inputs(o.post)); }
+  Arity operator()(const BatchNorm &) { return exactly(5); }
+  Arity operator()(const Binary &) { return exactly(2); }
+  Arity operator()(const Concat &) { return {1, SIZE_MAX}; }
+  template <typename T> Arity operator()(const T &) { return exactly(1); }
+  static Arity exactly(size_t n) { return {n, n}; }
+};
+Arity arity(const Op &op) { return std::visit(Count{}, op); }
+
+} // namespace
+
+Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs) {
+  auto [least, most] = arity(op);
+  if (inputs.size() < least || inputs.size() > most)
+    return rejected("wrong number of inputs",
+                    fmt::format("{}{}", least, most > least ? " or more" : ""),
+                    fmt::format("{}", inputs.size()));
+  return std::visit(Rule{inputs}, op);
+}
+
+Result<Shape> broadcast(const Shape &a, const Shape &b) {
+  Shape result(std::max(a.size(), b.size()));
+  for (size_t i = 0; i < result.size(); ++i) {
+    int64_t da = i < a.size() ? a[a.size() - 1 - i] : 1;
+    int64_t db = i < b.size() ? b[b.size() - 1 - i] : 1;
+    if (da != db && da != 1 && db != 1)
+      return rejected("shapes do not broadcast", show(a), show(b));
+    result[result.size() - 1 - i] = da == 1 ? db : da;
+  }
+  return result;
+}
+
+Result<int64_t> window_extent(int64_t input, int64_t kernel, int64_t stride, int64_t dilation,
+                              int64_t pad_before, int64_t pad_after, bool ceil_mode) {
+  int64_t reach = (kernel - 1) * dilation + 1;
+  int64_t room = input + pad_before + pad_after - reach;
+  if (room < 0 || input < 1)
+    return rejected("the window does not fit", fmt::format("at least {} rows or columns", reach),
+                    fmt::format("{} with padding {} and {}", input, pad_before, pad_after));
+  int64_t extent = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  // PyTorch and Caffe: the last window starts inside the picture or its leading padding.
+  if (ceil_mode && (extent - 1) * stride >= input + pad_before) --extent;
+  return extent;
+}
+
+} // namespace lathe

@@ -1,0 +1,46 @@
+// Names of ops and kinds.
+#include "ir/ops.h"
+
+#include <algorithm>
+
+namespace lathe {
+namespace {
+
+constexpr std::string_view unary_names[] = {
+    "identity",   "relu", "leaky_relu", "clip", "sigmoid", "tanh", "hard_sigmoid",
+    "hard_swish", "elu",  "exp",        "log",  "sqrt",    "neg",  "abs"};
+constexpr std::string_view binary_names[] = {"add", "sub", "mul", "div", "min", "max", "prelu"};
+
+template <typename Kind, size_t n>
+std::optional<Kind> find_kind(const std::string_view (&names)[n], std::string_view name) {
+  auto found = std::ranges::find(names, name);
+  if (found == std::end(names)) return std::nullopt;
+  return static_cast<Kind>(found - std::begin(names));
+}
+
+struct Namer {
+  std::string operator()(const Unary &o) { return std::string(to_string(o.kind)); }
+  std::string operator()(const Binary &o) { return std::string(to_string(o.kind)); }
+  std::string operator()(const Pool &o) { return std::string(to_string(o.kind)) + "_pool"; }
+  std::string operator()(const GlobalPool &o) {
+    return "global_" + std::string(to_string(o.kind)) + "_pool";
+  }
+  std::string operator()(const Softmax &o) { return o.log ? "log_softmax" : "softmax"; }
+  template <typename T> std::string operator()(const T &) { return std::string(T::name); }
+};
+
+} // namespace
+
+std::string_view to_string(UnaryKind kind) { return unary_names[static_cast<size_t>(kind)]; }
+std::string_view to_string(BinaryKind kind) { return binary_names[static_cast<size_t>(kind)]; }
+std::string_view to_string(PoolKind kind) { return kind == PoolKind::max ? "max" : "average"; }
+std::optional<UnaryKind> unary_kind(std::string_view name) {
+  return find_kind<UnaryKind>(unary_names, name);
+}
+std::optional<BinaryKind> binary_kind(std::string_view name) {
+  return find_kind<BinaryKind>(binary_names, name);
+}
+
+std::string op_name(const Op &op) { return std::visit(Namer{}, op); }
+
+} // namespace lathe

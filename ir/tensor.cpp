@@ -1,0 +1,124 @@
+#include "ir/tensor.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <fmt/format.h>
+#include <limits>
+
+namespace lathe {
+
+size_t size_of(DType dtype) {
+  switch (dtype) {
+  case DType::f32:
+  case DType::i32:
+    return 4;
+  case DType::i64:
+    return 8;
+  case DType::boolean:
+    return 1;
+  }
+  return 1;
+}
+
+std::string_view to_string(DType dtype) {
+  switch (dtype) {
+  case DType::f32:
+    return "f32";
+  case DType::i64:
+    return "i64";
+  case DType::i32:
+    return "i32";
+  case DType::boolean:
+    return "bool";
+  }
+  return "?";
+}
+
+// Beyond this a tensor is refused: no machine of ours holds it, and byte counts stay far from
+// overflow.
+static constexpr int64_t most_elements = int64_t{1} << 40;
+
+Result<int64_t> checked_element_count(const Shape &shape) {
+  int64_t count = 1;
+  bool empty = false;
+  for (int64_t d : shape) {
+    if (d < 0)
+      return fail(Error{.code = ErrorCode::invalid,
+                        .message = "a dimension is negative",
+                        .found = to_string(shape)});
+    if (d == 0)
+      empty = true;
+    else if (count > most_elements / d)
+      return fail(Error{.code = ErrorCode::limit,
+                        .message = "a tensor is too large",
+                        .expected = fmt::format("at most {} elements", most_elements),
+                        .found = to_string(shape)});
+    else
+      count *= d;
+  }
+  return empty ? 0 : count;
+}
+
+int64_t element_count(const Shape &shape) { return checked_element_count(shape).value_or(-1); }
+
+std::string to_string(const Shape &shape) {
+  return shape.empty() ? "scalar" : fmt::format("{}", fmt::join(shape, "x"));
+}
+
+std::vector<int64_t> row_major_strides(const Shape &shape) {
+  std::vector<int64_t> strides(shape.size(), 1);
+  for (size_t i = shape.size(); i-- > 1;)
+    strides[i - 1] = strides[i] * std::max<int64_t>(1, shape[i]);
+  return strides;
+}
+
+Tensor::Tensor(DType dtype, Shape shape)
+    : dtype_(dtype), shape_(std::move(shape)), size_(element_count(shape_)), owned_(true) {
+  assert(size_ >= 0);
+  auto *bytes = static_cast<std::byte *>(
+      ::operator new(std::max<size_t>(this->bytes(), 64), std::align_val_t{64}));
+  data_ = bytes;
+  owner_ = std::shared_ptr<const void>(
+      bytes, [](const void *p) { ::operator delete(const_cast<void *>(p), std::align_val_t{64}); });
+}
+
+Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte *data)
+    : dtype_(dtype), shape_(std::move(shape)), size_(element_count(shape_)),
+      owner_(std::move(owner)), data_(data) {
+  assert(size_ >= 0);
+}
+
+std::byte *Tensor::raw_mutable() {
+  assert(owned_);
+  return const_cast<std::byte *>(data_);
+}
+
+Tensor Tensor::splat(float value, Shape shape) {
+  Tensor tensor(DType::f32, std::move(shape));
+  std::ranges::fill(tensor.f32_mutable(), value);
+  return tensor;
+}
+
+template <typename T>
+static Tensor copy_of(DType dtype, const std::vector<T> &values, Shape shape) {
+  Tensor tensor(dtype, std::move(shape));
+  assert(static_cast<size_t>(tensor.size()) == values.size());
+  if (!values.empty()) std::memcpy(tensor.raw_mutable(), values.data(), tensor.bytes());
+  return tensor;
+}
+Tensor Tensor::of(std::vector<float> values, Shape shape) {
+  return copy_of(DType::f32, values, std::move(shape));
+}
+Tensor Tensor::of(std::vector<int64_t> values, Shape shape) {
+  return copy_of(DType::i64, values, std::move(shape));
+}
+
+Tensor Tensor::reshaped(Shape shape) const {
+  Tensor result = *this;
+  result.shape_ = std::move(shape);
+  assert(element_count(result.shape_) == size_);
+  return result;
+}
+
+} // namespace lathe
