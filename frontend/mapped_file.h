@@ -1,0 +1,29 @@
+// A regular file, mapped read-only.
+#pragma once
+
+#include "ir/error.h"
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+namespace lathe {
+
+class MappedFile {
+public:
+  // Errors: io, for what does not exist, cannot be read, or is no regular file.
+  static Result<std::shared_ptr<const MappedFile>> open(const std::string &path);
+  MappedFile(const MappedFile &) = delete;
+  MappedFile &operator=(const MappedFile &) = delete;
+  ~MappedFile();
+  std::span<const std::byte> bytes() const { return bytes_; }
+  std::string_view text() const {
+    return {reinterpret_cast<const char *>(bytes_.data()), bytes_.size()};
+  }
+
+private:
+  explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  std::span<const std::byte> bytes_;
+};
+
+} // namespace lathe
