@@ -455,7 +455,8 @@ private:
   Op simple(const Statement &s, const Arguments &a, const Shape &x) {
     const std::string &op = s.callee;
     if (op == "maxpool" || op == "avgpool") {
-      Pool pool{.kind = op == "maxpool" ? PoolKind::max : PoolKind::average};
+      Pool pool;
+      pool.kind = op == "maxpool" ? PoolKind::max : PoolKind::average;
       pool.kernel = a.size(a.positional(0), {});
       pool.stride = a.size(a.find("stride"), pool.kernel);
       pool.dilation = a.size(a.find("dilation"), {});

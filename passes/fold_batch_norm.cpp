@@ -1,0 +1,74 @@
+// batch_norm(conv(x, w) + b) -> conv(x, w * s) + (b - mean) * s + shift,  s = scale / sqrt(var +
+// eps), for convolutions and dense layers that nothing else reads. Weights become recipes.
+#include "passes/pipeline.h"
+
+namespace lathe {
+namespace {
+
+ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
+  return computed_constant(std::move(op), std::move(inputs)).value();
+}
+ConstantRef binary(BinaryKind kind, ConstantRef a, ConstantRef b) {
+  return apply(Binary{kind}, {std::move(a), std::move(b)});
+}
+
+template <typename Layer>
+bool fold_into(Graph &graph, Node &node, Layer &layer, const Node &norm, const BatchNorm &op) {
+  if (!layer.post.empty() || !graph.constant(node.inputs[1])) return false;
+  if (layer.bias && !graph.constant(node.inputs[2])) return false;
+  for (size_t i = 1; i < 5; ++i)
+    if (!graph.constant(norm.inputs[i])) return false;
+  auto parameter = [&](size_t i) { return graph.constant(norm.inputs[i]); };
+  ConstantRef deviation =
+      apply(Unary{UnaryKind::sqrt},
+            {binary(BinaryKind::add, parameter(4), splat_constant(op.epsilon, {1}))});
+  ConstantRef factor = binary(BinaryKind::div, parameter(1), deviation);
+
+  const ConstantRef &weight = graph.constant(node.inputs[1]);
+  std::vector<int64_t> per_row(weight->type.shape.size(), 1);
+  per_row[0] = weight->type.shape[0];
+  ConstantRef scaled = binary(BinaryKind::mul, weight, apply(Reshape{per_row}, {factor}));
+  ConstantRef centred = layer.bias
+                            ? binary(BinaryKind::sub, graph.constant(node.inputs[2]), parameter(3))
+                            : apply(Unary{UnaryKind::neg}, {parameter(3)});
+  ConstantRef bias =
+      binary(BinaryKind::add, binary(BinaryKind::mul, centred, factor), parameter(2));
+
+  node.inputs.resize(2);
+  node.inputs[1] = graph.add_constant(node.name + ".weight*" + norm.name, scaled);
+  node.inputs.push_back(graph.add_constant(node.name + ".bias*" + norm.name, bias));
+  layer.bias = true;
+  node.fused.push_back(norm.name);
+  node.fused.insert(node.fused.end(), norm.fused.begin(), norm.fused.end());
+  return true;
+}
+
+} // namespace
+
+bool fold_batch_norm(Graph &graph) {
+  Uses uses(graph);
+  bool changed = false;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node &norm = graph.nodes[n];
+    auto *op = std::get_if<BatchNorm>(&norm.op);
+    if (!op) continue;
+    int producer = uses.producer[norm.inputs[0]];
+    if (producer < 0 || uses.single_reader(norm.inputs[0]) != int(n)) continue;
+    Node &layer = graph.nodes[size_t(producer)];
+    bool folded = false;
+    if (auto *conv = std::get_if<Conv>(&layer.op))
+      folded = fold_into(graph, layer, *conv, norm, *op);
+    if (auto *dense = std::get_if<Dense>(&layer.op))
+      folded = fold_into(graph, layer, *dense, norm, *op);
+    if (!folded) continue;
+    // The layer makes the batch norm's result now; the batch norm keeps a result nobody reads.
+    std::swap(layer.outputs, norm.outputs);
+    uses.producer[layer.outputs[0]] = producer;
+    norm.inputs.clear();
+    changed = true;
+  }
+  std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
+  return changed;
+}
+
+} // namespace lathe

@@ -1,0 +1,73 @@
+// conv(x, w) + b -> conv(x, w, b), for a constant b of one element per output channel; likewise for
+// dense layers, and for a constant added to an existing bias.
+#include "passes/pipeline.h"
+
+namespace lathe {
+namespace {
+
+// The constant as a vector over `channels`, if it broadcasts along `axis` of the result only.
+ConstantRef channel_vector(const ConstantRef &constant, const Shape &result, size_t axis) {
+  const Shape &shape = constant->type.shape;
+  int64_t channels = result[axis];
+  if (shape.size() > result.size() || constant->type.dtype != DType::f32) return nullptr;
+  bool along_channels = false;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    bool is_axis = result.size() - shape.size() + i == axis;
+    if (shape[i] != 1 && !is_axis) return nullptr;
+    along_channels |= is_axis && shape[i] == channels;
+  }
+  if (along_channels) return computed_constant(Reshape{{channels}}, {constant}).value();
+  ConstantRef scalar = computed_constant(Reshape{{1}}, {constant}).value();
+  return computed_constant(Binary{BinaryKind::add}, {splat_constant(0, {channels}), scalar})
+      .value();
+}
+
+template <typename Layer>
+bool add_bias(Graph &graph, Node &node, Layer &layer, ConstantRef vector) {
+  if (!layer.post.empty()) return false;
+  if (layer.bias) {
+    if (!graph.constant(node.inputs[2])) return false;
+    vector = computed_constant(Binary{BinaryKind::add}, {graph.constant(node.inputs[2]), vector})
+                 .value();
+    node.inputs.resize(2);
+  }
+  layer.bias = true;
+  node.inputs.push_back(graph.add_constant(node.name + ".bias", std::move(vector)));
+  return true;
+}
+
+} // namespace
+
+bool fuse_bias(Graph &graph) {
+  Uses uses(graph);
+  bool changed = false;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node &sum = graph.nodes[n];
+    auto *op = std::get_if<Binary>(&sum.op);
+    if (!op || op->kind != BinaryKind::add) continue;
+    size_t side = graph.constant(sum.inputs[0]) ? 1 : 0;
+    const ConstantRef &constant = graph.constant(sum.inputs[1 - side]);
+    int producer = uses.producer[sum.inputs[side]];
+    if (!constant || producer < 0 || uses.single_reader(sum.inputs[side]) != int(n)) continue;
+    Node &layer = graph.nodes[size_t(producer)];
+    if (graph.type(layer.outputs[0]) != graph.type(sum.outputs[0])) continue;
+    bool fused = false;
+    if (auto *conv = std::get_if<Conv>(&layer.op)) {
+      if (auto vector = channel_vector(constant, graph.shape(sum.outputs[0]), 1))
+        fused = add_bias(graph, layer, *conv, vector);
+    } else if (auto *dense = std::get_if<Dense>(&layer.op)) {
+      if (auto vector = channel_vector(constant, graph.shape(sum.outputs[0]), 1))
+        fused = add_bias(graph, layer, *dense, vector);
+    }
+    if (!fused) continue;
+    layer.fused.push_back(sum.name);
+    std::swap(layer.outputs, sum.outputs);
+    uses.producer[layer.outputs[0]] = producer;
+    sum.inputs.clear();
+    changed = true;
+  }
+  std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
+  return changed;
+}
+
+} // namespace lathe
