@@ -1,0 +1,102 @@
+// Elementwise kernels: as few and as long loops as the strides of all operands allow.
+#include "passes/plan/planner.h"
+
+#include <numeric>
+
+namespace lathe {
+namespace {
+
+constexpr int64_t longest_inner = 16384; // elements: leave rows to share between threads
+constexpr int64_t elements_per_task = 8192;
+
+struct Loop {
+  int64_t extent;
+  std::vector<int64_t> strides; // bytes, per operand
+};
+
+std::vector<int64_t> broadcast_to(const Storage &s, const Shape &dims) {
+  std::vector<int64_t> strides(dims.size(), 0);
+  size_t lead = dims.size() - s.dims.size();
+  for (size_t i = 0; i < s.dims.size(); ++i)
+    if (s.dims[i] != 1) strides[lead + i] = s.strides[i];
+  return strides;
+}
+
+} // namespace
+
+Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
+  std::vector<Storage> operands = request.inputs;
+  operands.push_back(request.output);
+  const Shape &dims = request.output.dims;
+
+  std::vector<std::vector<int64_t>> strides;
+  for (const Storage &operand : operands) strides.push_back(broadcast_to(operand, dims));
+  // With one entry, dimension 0 of a batched value still strides from image to image.
+  const size_t first = batched ? 1 : 0;
+  auto images = [&](size_t operand) -> int64_t {
+    const Storage &s = operands[operand];
+    bool carries = s.dims.size() == dims.size() && !s.dims.empty() && s.strides[0] != 0;
+    return carries ? s.strides[0] * request.element_bytes : 0;
+  };
+
+  std::vector<Loop> loops;
+  for (size_t d = first; d < dims.size(); ++d) {
+    if (dims[d] == 1) continue;
+    Loop loop{dims[d], {}};
+    for (auto &s : strides) loop.strides.push_back(s[d] * request.element_bytes);
+    loops.push_back(std::move(loop));
+  }
+  std::ranges::stable_sort(loops, std::greater{}, [](const Loop &l) { return l.strides.back(); });
+  // Merge neighbours that all operands walk through evenly.
+  for (size_t i = loops.size(); i-- > 1;) {
+    Loop &outer = loops[i - 1], &inner = loops[i];
+    bool even = outer.extent * inner.extent <= longest_inner;
+    for (size_t o = 0; even && o < outer.strides.size(); ++o)
+      even = outer.strides[o] == inner.strides[o] * inner.extent;
+    if (!even) continue;
+    outer = {outer.extent * inner.extent, inner.strides};
+    loops.erase(loops.begin() + int64_t(i));
+  }
+  const size_t room = size_t(MapSpec::rank) - first;
+  if (loops.size() > room)
+    return fail(Error{.code = ErrorCode::unsupported,
+                      .message = "an elementwise operation over too many dimensions",
+                      .expected = "at most 6",
+                      .found = to_string(dims)});
+  while (loops.size() < room)
+    loops.insert(loops.begin(), {1, std::vector<int64_t>(operands.size(), 0)});
+
+  Kernel kernel;
+  MapSpec spec;
+  spec.steps = request.steps;
+  spec.element_bytes = request.element_bytes;
+  for (size_t o = 0; o < operands.size(); ++o) {
+    int64_t stride = loops.back().strides[o];
+    bool single = loops.back().extent == 1;
+    spec.operands.push_back(
+        stride == request.element_bytes || (single && stride != 0) ? Inner::contiguous
+        : stride == 0 ? (o + 1 == operands.size() ? Inner::contiguous : Inner::broadcast)
+                      : Inner::strided);
+  }
+  if (batched) kernel.params.push_back({1, 0});
+  for (const Loop &loop : loops) kernel.params.push_back({0, loop.extent});
+  const int64_t inner = loops.back().extent, rows = loops[loops.size() - 2].extent;
+  const int64_t per_task = std::clamp<int64_t>(elements_per_task / std::max<int64_t>(1, inner), 1,
+                                               std::max<int64_t>(1, rows));
+  const int64_t chunks = (rows + per_task - 1) / per_task;
+  kernel.params.push_back({0, per_task});
+  kernel.params.push_back({0, chunks});
+  for (size_t o = 0; o < operands.size(); ++o) {
+    if (batched) kernel.params.push_back({0, images(o)});
+    for (const Loop &loop : loops) kernel.params.push_back({0, loop.strides[o]});
+  }
+  int64_t tasks = chunks;
+  for (size_t i = 0; i + 2 < loops.size(); ++i) tasks *= loops[i].extent;
+  kernel.tasks = batched ? Affine{tasks, 0} : Affine{0, tasks};
+  kernel.grain = std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, inner * per_task));
+  kernel.output = int(operands.size()) - 1;
+  kernel.spec = std::move(spec);
+  return kernel;
+}
+
+} // namespace lathe

@@ -1,0 +1,99 @@
+// The planner's own parts: where values are stored, and how nodes become kernels. Private to
+// passes/plan.
+#pragma once
+
+#include "passes/plan.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace lathe {
+
+// Whether every value carries one image per entry of dimension 0, so that a plan for one image
+// serves any number.
+bool images_are_independent(const Graph &graph);
+
+// Strided memory of a buffer: what a View becomes once the buffer has an offset.
+struct Storage {
+  int buffer = -1;
+  int64_t offset = 0; // elements, from the start of the buffer
+  Shape dims;
+  std::vector<int64_t> strides;
+};
+
+struct Buffer {
+  Space space = Space::arena;
+  int index = 0;         // of the weight, input or output
+  Affine bytes;          // arena only
+  int first = INT32_MAX; // kernels that touch it
+  int last = -1;
+  int last_node = -1; // the last node that reads a value in it
+  int64_t offset = 0; // arena, per image or fixed as the plan is
+};
+
+// Memory for the values of one graph, and who shares it.
+class StorageMap {
+public:
+  StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader);
+
+  bool has(ValueId id) const { return storages_[id].buffer >= 0; }
+  const Storage &operator[](ValueId id) const { return storages_[id]; }
+  void set(ValueId id, Storage storage);
+  // Arena memory of the default layout: NHWC for four dimensions, row-major otherwise.
+  Storage allocate(const Shape &shape);
+  Storage allocate_row_major(const Shape &shape);
+  Storage external(Space space, int index, const Shape &shape); // row-major
+  void touch(const Storage &storage, int kernel);
+
+  std::vector<Buffer> buffers;
+
+private:
+  Storage allocate(const Shape &shape, std::vector<int64_t> strides);
+  const std::vector<int> &last_reader_;
+  bool batched_;
+  std::vector<Storage> storages_;
+};
+
+std::vector<int64_t> nhwc_strides(const Shape &shape);
+// The part of `whole` from `begin` along an axis.
+Storage subview(const Storage &whole, size_t axis, int64_t begin, int64_t extent, int64_t step = 1);
+// `storage` under another shape of as many elements, where strides can say it; dimension 0 stays
+// alone if `keep_first`.
+std::optional<Storage> reshaped(const Storage &storage, const Shape &shape, bool keep_first);
+// Whether two storages address the same elements in the same order.
+bool same_layout(const Storage &a, const Storage &b);
+// Channels follow each other, as vector kernels need (NCHW with four dimensions).
+bool channels_contiguous(const Storage &s);
+
+// Offsets for all arena buffers: greedy by size (the order of Pisarchyk and Lee 2020, "Efficient
+// Memory Management for Deep Neural Net Inference", section 5.2). Returns the arena's bytes, and
+// the most bytes alive at once.
+struct ArenaSize {
+  int64_t bytes = 0, lower_bound = 0;
+};
+ArenaSize assign_offsets(std::vector<Buffer> &buffers, bool batched);
+
+// One elementwise kernel: operands broadcast to the shape of `output` by NumPy's rules.
+struct MapRequest {
+  std::vector<MapStep> steps;
+  std::vector<Storage> inputs;
+  Storage output;
+  int64_t element_bytes = 4;
+};
+// Fills spec, params, tasks and grain. Errors: unsupported beyond six dimensions.
+Result<Kernel> map_kernel(const MapRequest &request, bool batched);
+
+// A convolution with everything about its surroundings known.
+struct ConvRequest {
+  const Conv &op;
+  Storage input, output;
+  std::vector<Storage> post;
+  int64_t in_channels = 0, out_channels = 0;
+};
+struct ConvTile {
+  int64_t pixels, vectors;
+};
+ConvTile conv_tile(const Target &target, int64_t channels);
+Kernel conv_kernel(const ConvRequest &request, const Target &target, bool batched);
+
+} // namespace lathe

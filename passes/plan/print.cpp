@@ -1,0 +1,140 @@
+// Names of kernels, and the Plan as text.
+#include "passes/plan.h"
+
+#include <fmt/format.h>
+
+namespace lathe {
+namespace {
+
+// A float as part of a C identifier that no other float shares.
+std::string identifier(float value) {
+  std::string text = fmt::format("{}", value);
+  for (char &c : text) {
+    if (c == '.') c = 'p';
+    if (c == '-') c = 'm';
+    if (c == '+') c = '_';
+  }
+  return text;
+}
+
+std::string describe(const Unary &op) {
+  std::string name(to_string(op.kind));
+  bool parametric = op.kind == UnaryKind::leaky_relu || op.kind == UnaryKind::clip ||
+                    op.kind == UnaryKind::hard_sigmoid || op.kind == UnaryKind::elu;
+  return parametric ? fmt::format("{}_{}_{}", name, identifier(op.alpha), identifier(op.beta))
+                    : name;
+}
+std::string describe(const std::vector<PostOp> &post) {
+  std::string text;
+  for (const PostOp &step : post) {
+    if (auto *unary = std::get_if<Unary>(&step.op))
+      text += "_" + describe(*unary);
+    else
+      text += "_" + std::string(to_string(std::get<Binary>(step.op).kind));
+  }
+  return text;
+}
+
+struct Describe {
+  const Target &target;
+  // The part before the target, and what follows it.
+  using Parts = std::pair<std::string, std::string>;
+
+  Parts operator()(const ConvSpec &s) const {
+    static constexpr std::string_view prologues[] = {"", "_copy", "_gather"};
+    return {fmt::format("{}{}{}{}{}", ConvSpec::name, prologues[size_t(s.prologue)],
+                        s.bias ? "_bias" : "", describe(s.post), s.masked ? "_masked" : ""),
+            fmt::format("_{}x{}{}", s.tile_pixels, s.tile_vectors * target.lanes(),
+                        s.smaller_tile ? fmt::format("_{}x{}", s.tile_pixels - 1,
+                                                     s.tile_vectors * target.lanes())
+                                       : "")};
+  }
+  Parts operator()(const DenseSpec &s) const {
+    return {fmt::format("{}{}{}", DenseSpec::name, s.bias ? "_bias" : "", describe(s.post)), ""};
+  }
+  Parts operator()(const MapSpec &s) const {
+    std::string text = s.steps.empty() ? "copy" : std::string(MapSpec::name);
+    for (const MapStep &step : s.steps) {
+      if (auto *unary = std::get_if<Unary>(&step.op))
+        text += "_" + describe(*unary);
+      else
+        text += fmt::format("_{}{}", step.swapped ? "r" : "",
+                            to_string(std::get<Binary>(step.op).kind));
+    }
+    text += fmt::format("_b{}_", s.element_bytes);
+    for (Inner inner : s.operands)
+      text += inner == Inner::contiguous ? 'c' : inner == Inner::broadcast ? 'b' : 's';
+    return {text, ""};
+  }
+  Parts operator()(const PoolSpec &s) const {
+    return {fmt::format("{}_pool_f32{}", to_string(s.kind), s.count_include_pad ? "_with_pad" : ""),
+            ""};
+  }
+  Parts operator()(const LrnSpec &s) const {
+    return {fmt::format("{}_{}_{}_{}", LrnSpec::name, identifier(s.scale), identifier(s.beta),
+                        identifier(s.k)),
+            ""};
+  }
+  Parts operator()(const SoftmaxSpec &s) const {
+    return {fmt::format("{}{}{}", s.log ? "log_" : "", SoftmaxSpec::name,
+                        s.contiguous ? "" : "_strided"),
+            ""};
+  }
+  Parts operator()(const ReduceSpec &s) const {
+    return {fmt::format("{}{}", ReduceSpec::name, s.vector ? "_vector" : ""), ""};
+  }
+};
+
+std::string show(const Affine &a) {
+  if (a.per_image == 0) return fmt::format("{}", a.fixed);
+  return a.fixed == 0 ? fmt::format("{}*N", a.per_image)
+                      : fmt::format("{}*N+{}", a.per_image, a.fixed);
+}
+
+std::string show(const View &v) {
+  static constexpr std::string_view spaces[] = {"weights", "arena", "input", "output"};
+  std::string where(spaces[size_t(v.space)]);
+  if (v.space != Space::arena) where += fmt::format(" {}", v.index);
+  return fmt::format("{} @{} [{}] strides [{}]", where, show(v.offset), to_string(v.dims),
+                     fmt::join(v.strides, ", "));
+}
+
+} // namespace
+
+std::string kernel_name(const KernelSpec &spec, const Target &target) {
+  auto [head, tail] = std::visit(Describe{target}, spec);
+  return fmt::format("{}__{}{}", head, target.name, tail);
+}
+
+std::string print(const Plan &plan) {
+  std::string text = fmt::format("plan \"{}\" target {} {}\n", plan.name, plan.target.name,
+                                 plan.batched ? "any number of images" : "fixed shapes");
+  text +=
+      fmt::format("arena {} bytes, lower bound {}; scratch {} bytes per thread; weights {} bytes\n",
+                  show(plan.arena_bytes), show(plan.arena_lower_bound_bytes), plan.scratch_bytes,
+                  plan.weight_bytes());
+  for (size_t i = 0; i < plan.weights.size(); ++i) {
+    static constexpr std::string_view packings[] = {"as it lies", "convolution panels",
+                                                    "convolution bias"};
+    const Weight &w = plan.weights[i];
+    text += fmt::format("weight {} \"{}\" [{}] {}", i, w.name, to_string(w.constant->type.shape),
+                        packings[size_t(w.packing)]);
+    if (w.packing != Weight::Packing::as_is)
+      text += fmt::format(" of {}, {} groups", w.panel, w.groups);
+    text += fmt::format(", {} bytes\n", w.bytes);
+  }
+  for (size_t i = 0; i < plan.kernels.size(); ++i) {
+    const Kernel &k = plan.kernels[i];
+    text += fmt::format("kernel {} {}\n  computes {}; tasks {}, grain {}, scratch {}\n", i,
+                        kernel_name(k.spec, plan.target), fmt::join(k.sources, " + "),
+                        show(k.tasks), k.grain, k.scratch_bytes);
+    for (size_t o = 0; o < k.operands.size(); ++o)
+      text += fmt::format("  {} {}\n", int(o) == k.output ? "out" : "in ", show(k.operands[o]));
+    text += "  params";
+    for (const Affine &p : k.params) text += " " + show(p);
+    text += "\n";
+  }
+  return text;
+}
+
+} // namespace lathe
