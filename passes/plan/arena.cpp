@@ -10,7 +10,7 @@ ArenaSize assign_offsets(std::vector<Buffer> &buffers, bool batched) {
   std::vector<Buffer *> order;
   for (Buffer &buffer : buffers)
     if (buffer.space == Space::arena && buffer.last >= 0) order.push_back(&buffer);
-  std::ranges::stable_sort(order, std::greater{}, bytes);
+  std::ranges::stable_sort(order, std::greater{}, [&](const Buffer *b) { return bytes(*b); });
 
   ArenaSize size;
   std::vector<Buffer *> placed; // sorted by offset

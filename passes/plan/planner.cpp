@@ -196,7 +196,10 @@ private:
     weight.bytes = elements * int64_t(size_of(weight.constant->type.dtype));
     Shape dims = weight.packing == Weight::Packing::as_is ? shape : Shape{elements};
     plan_.weights.push_back(std::move(weight));
-    return storage_.external(Space::weights, int(plan_.weights.size()) - 1, dims);
+    Storage storage = storage_.external(Space::weights, int(plan_.weights.size()) - 1, dims);
+    if (batched_ && !dims.empty() && dims[0] == 1)
+      storage.strides[0] = 0; // the same for all images
+    return storage;
   }
 
   // The storage of a result: placed already, in place of a dying operand, or new.

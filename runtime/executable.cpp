@@ -1,0 +1,181 @@
+#include "runtime/executable.h"
+
+#include <chrono>
+#include <cstring>
+#include <fmt/format.h>
+#include <map>
+#include <sys/mman.h>
+
+namespace lathe {
+namespace {
+
+class Stopwatch {
+public:
+  double lap() { // milliseconds since the last lap
+    auto now = std::chrono::steady_clock::now();
+    double took = std::chrono::duration<double, std::milli>(now - last_).count();
+    last_ = now;
+    return took;
+  }
+
+private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+using Memory = std::unique_ptr<std::byte, void (*)(std::byte *)>;
+
+// Page-aligned memory, in huge pages where the kernel has them.
+Memory allocate(size_t bytes) {
+  bytes = std::max<size_t>(bytes, 1);
+  size_t alignment = bytes >= (2u << 20) ? (2u << 20) : 64;
+  void *memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (memory && alignment > 64) madvise(memory, bytes, MADV_HUGEPAGE);
+  return {static_cast<std::byte *>(memory), [](std::byte *p) { std::free(p); }};
+}
+
+} // namespace
+
+CompileOptions::CompileOptions() : target(host_target()) {}
+
+Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
+                                                              const CompileOptions &options) {
+  if (!host_supports(options.target))
+    return fail(Error{.code = ErrorCode::unsupported,
+                      .message = "this machine cannot run code for the target",
+                      .expected = "at most " + host_target().name,
+                      .found = options.target.name});
+  auto executable = std::make_shared<Executable>();
+  Executable &e = *executable;
+  Stopwatch watch;
+  LATHE_CHECK(verify(graph));
+  LATHE_TRY(e.times_.each_pass, run_passes(graph, options.passes));
+  e.graph_ = std::move(graph);
+  e.times_.passes = watch.lap();
+  LATHE_TRY(e.plan_, make_plan(e.graph_, options.target));
+  e.times_.plan = watch.lap();
+
+  std::map<std::string, size_t> distinct;
+  std::vector<KernelSpec> specs;
+  std::vector<std::string> names;
+  for (const Kernel &kernel : e.plan_.kernels) {
+    names.push_back(kernel_name(kernel.spec, options.target));
+    if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
+  }
+  LATHE_TRY(ObjectCode object, compile_kernels(specs, options.target));
+  e.times_.codegen = watch.lap();
+  std::vector<ObjectCode> objects;
+  objects.push_back(std::move(object));
+  LATHE_TRY(e.code_, JitCode::link(std::move(objects)));
+  for (const std::string &name : names) {
+    LATHE_TRY(KernelFunction function, e.code_->find(name));
+    e.functions_.push_back(function);
+  }
+  e.times_.link = watch.lap();
+  LATHE_TRY(e.weights_, PackedWeights::pack(e.plan_));
+  e.times_.pack = watch.lap();
+  return std::shared_ptr<const Executable>(std::move(executable));
+}
+
+Shape with_images(const Plan &plan, const Shape &shape, int64_t images) {
+  Shape result = shape;
+  if (plan.batched) result[0] = images;
+  return result;
+}
+
+Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executable> executable,
+                                                 int64_t images, std::shared_ptr<ThreadPool> pool) {
+  const Plan &plan = executable->plan();
+  if (images < 1 || images > (1 << 20) || (!plan.batched && images != 1))
+    return fail(
+        Error{.code = ErrorCode::usage,
+              .message = "bad number of images",
+              .expected = plan.batched ? "1 to 1048576" : "1, for a network with fixed shapes",
+              .found = fmt::format("{}", images)});
+  std::unique_ptr<Request> r(new Request());
+  r->executable_ = std::move(executable);
+  r->pool_ = std::move(pool);
+  r->images_ = images;
+  auto tensor = [&](const Type &type) {
+    Tensor t(type.dtype, with_images(plan, type.shape, images));
+    std::memset(t.raw_mutable(), 0, t.bytes());
+    return t;
+  };
+  for (const Type &type : plan.inputs) r->inputs_.push_back(tensor(type));
+  for (const Type &type : plan.outputs) r->outputs_.push_back(tensor(type));
+  r->arena_ = allocate(size_t(plan.arena_bytes.at(images)));
+  // A page between the threads' scratch keeps their rows out of one another's cache sets.
+  r->scratch_per_thread_ =
+      plan.scratch_bytes == 0 ? 0 : (plan.scratch_bytes + 63) / 64 * 64 + 4096 + 64;
+  int threads = r->pool_ ? r->pool_->threads() : 1;
+  r->scratch_ = allocate(size_t(r->scratch_per_thread_ * threads));
+  if (!r->arena_ || !r->scratch_)
+    return fail(Error{.code = ErrorCode::limit,
+                      .message = "not enough memory for the arena",
+                      .found = fmt::format("{} bytes", plan.arena_bytes.at(images))});
+  r->bind();
+  return r;
+}
+
+void Request::bind() {
+  const Plan &plan = executable_->plan();
+  auto address = [&](const View &view) {
+    const std::byte *base = nullptr;
+    switch (view.space) {
+    case Space::weights:
+      base = executable_->weights().address(view.index);
+      break;
+    case Space::arena:
+      base = arena_.get();
+      break;
+    case Space::input:
+      base = inputs_[size_t(view.index)].raw();
+      break;
+    case Space::output:
+      base = outputs_[size_t(view.index)].raw();
+      break;
+    }
+    return reinterpret_cast<int64_t>(base + view.offset.at(images_));
+  };
+  const int threads = pool_ ? pool_->threads() : 1;
+  for (size_t k = 0; k < plan.kernels.size(); ++k) {
+    const Kernel &kernel = plan.kernels[k];
+    Call call{executable_->function(k), {}, kernel.tasks.at(images_), 1, false};
+    for (const View &view : kernel.operands) call.args.push_back(address(view));
+    for (const Affine &param : kernel.params) call.args.push_back(param.at(images_));
+    call.parallel = threads > 1 && call.tasks > kernel.grain;
+    call.chunk = std::max<int64_t>(kernel.grain, (call.tasks + 4 * threads - 1) / (4 * threads));
+    calls_.push_back(std::move(call));
+  }
+}
+
+void Request::run_call(const Call &call) {
+  if (!call.parallel) return call.function(call.args.data(), 0, call.tasks, scratch_.get());
+  struct Context {
+    const Call &call;
+    std::byte *scratch;
+    int64_t per_thread;
+  } context{call, scratch_.get(), scratch_per_thread_};
+  pool_->parallel_for(
+      call.tasks, call.chunk,
+      [](void *data, int64_t begin, int64_t end, int thread) {
+        auto &c = *static_cast<Context *>(data);
+        c.call.function(c.call.args.data(), begin, end, c.scratch + c.per_thread * thread);
+      },
+      &context);
+}
+
+void Request::run() {
+  FlushSubnormals mode;
+  for (const Call &call : calls_) run_call(call);
+}
+
+void Request::run_timed(std::span<double> milliseconds) {
+  FlushSubnormals mode;
+  Stopwatch watch;
+  for (size_t k = 0; k < calls_.size(); ++k) {
+    run_call(calls_[k]);
+    milliseconds[k] = watch.lap();
+  }
+}
+
+} // namespace lathe

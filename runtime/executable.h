@@ -1,0 +1,89 @@
+// Compiling a graph, and running what came out.
+#pragma once
+
+#include "codegen/codegen.h"
+#include "passes/pipeline.h"
+#include "runtime/thread_pool.h"
+#include "runtime/weights.h"
+
+#include <memory>
+
+namespace lathe {
+
+struct CompileOptions {
+  Target target; // host_target() by default; must be one that this machine can run
+  PipelineOptions passes;
+  CompileOptions();
+};
+
+struct CompileTimes { // milliseconds
+  double passes = 0, plan = 0, codegen = 0, link = 0, pack = 0;
+  std::vector<PassReport> each_pass;
+};
+
+// Immutable and shared by any number of threads.
+class Executable {
+public:
+  // The graph's weights must be bound. Errors: invalid (weights without data, a broken graph),
+  // unsupported (an op no kernel covers, a target this machine lacks), usage (unknown passes).
+  static Result<std::shared_ptr<const Executable>> compile(Graph graph,
+                                                           const CompileOptions &options = {});
+  const Plan &plan() const { return plan_; }
+  const Graph &graph() const { return graph_; } // after the passes
+  const CompileTimes &times() const { return times_; }
+  KernelFunction function(size_t kernel) const { return functions_[kernel]; }
+  const PackedWeights &weights() const { return weights_; }
+
+private:
+  Graph graph_;
+  Plan plan_;
+  PackedWeights weights_;
+  std::unique_ptr<JitCode> code_;
+  std::vector<KernelFunction> functions_; // one per kernel of the plan
+  CompileTimes times_;
+};
+
+// One run at a time: the arena, scratch, inputs and outputs for a number of images.
+class Request {
+public:
+  // `images` must be the graph's own unless the plan is batched. The pool may be shared by
+  // requests that do not run at the same time; null: this thread only.
+  static Result<std::unique_ptr<Request>> create(std::shared_ptr<const Executable> executable,
+                                                 int64_t images = 1,
+                                                 std::shared_ptr<ThreadPool> pool = nullptr);
+  int64_t images() const { return images_; }
+  // Shapes as the model declares them (NCHW), dimension 0 being `images` if batched. The tensors
+  // are the request's own; write inputs before run, read outputs after.
+  Tensor &input(size_t i) { return inputs_[i]; }
+  const Tensor &output(size_t j) const { return outputs_[j]; }
+
+  // Allocates nothing, throws nothing.
+  void run();
+  // The same, with the milliseconds of every kernel.
+  void run_timed(std::span<double> milliseconds);
+
+private:
+  Request() = default;
+  struct Call {
+    KernelFunction function;
+    std::vector<int64_t> args; // addresses, then parameters
+    int64_t tasks, chunk;
+    bool parallel;
+  };
+  void bind();
+  void run_call(const Call &call);
+
+  std::shared_ptr<const Executable> executable_;
+  std::shared_ptr<ThreadPool> pool_;
+  int64_t images_ = 1;
+  std::vector<Tensor> inputs_, outputs_;
+  std::unique_ptr<std::byte, void (*)(std::byte *)> arena_{nullptr, nullptr},
+      scratch_{nullptr, nullptr};
+  int64_t scratch_per_thread_ = 0;
+  std::vector<Call> calls_;
+};
+
+// Shape of a plan's input or output for a number of images.
+Shape with_images(const Plan &plan, const Shape &shape, int64_t images);
+
+} // namespace lathe

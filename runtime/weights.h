@@ -1,0 +1,22 @@
+// Weights in the form that kernels read: packed, or where they lie.
+#pragma once
+
+#include "passes/plan.h"
+
+namespace lathe {
+
+// Keeps packed data, and the tensors (mapped files) that are used in place.
+class PackedWeights {
+public:
+  // Computes every recipe of the plan, once. Errors: invalid, for a named weight without data.
+  static Result<PackedWeights> pack(const Plan &plan);
+  const std::byte *address(int weight) const { return addresses_[size_t(weight)]; }
+  int64_t copied_bytes() const { return copied_bytes_; } // beside what lies in its file
+
+private:
+  std::vector<Tensor> tensors_;
+  std::vector<const std::byte *> addresses_;
+  int64_t copied_bytes_ = 0;
+};
+
+} // namespace lathe
