@@ -1,0 +1,117 @@
+#include "frontend/elements.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace lathe {
+
+static_assert(std::endian::native == std::endian::little, "files are read in place");
+
+size_t size_of(Stored stored) {
+  switch (stored) {
+  case Stored::boolean:
+  case Stored::u8:
+  case Stored::i8:
+    return 1;
+  case Stored::u16:
+  case Stored::i16:
+  case Stored::f16:
+  case Stored::bf16:
+    return 2;
+  case Stored::i32:
+  case Stored::f32:
+    return 4;
+  case Stored::i64:
+  case Stored::f64:
+    return 8;
+  }
+  return 1;
+}
+
+// IEEE 754 binary16: 1 sign, 5 exponent and 10 fraction bits.
+static float from_f16(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float magnitude = 0;
+  if (exponent == 31)
+    magnitude = fraction ? std::nanf("") : HUGE_VALF;
+  else if (exponent == 0)
+    magnitude = std::ldexp(static_cast<float>(fraction), -24);
+  else
+    magnitude = std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
+static float from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
+
+template <typename From, typename To, typename Convert>
+static Tensor convert(DType dtype, Shape shape, const std::byte *data, Convert one) {
+  Tensor result(dtype, std::move(shape));
+  for (To &to : result.as_mutable<To>()) {
+    From from;
+    std::memcpy(&from, data, sizeof from); // the file may leave it unaligned
+    data += sizeof from;
+    to = static_cast<To>(one(from));
+  }
+  return result;
+}
+
+Tensor load_elements(Stored stored, Shape shape, std::shared_ptr<const void> owner,
+                     const std::byte *data) {
+  auto same = [](auto x) { return x; };
+  auto in_place = [&](DType dtype) {
+    if (reinterpret_cast<uintptr_t>(data) % size_of(dtype) == 0 && element_count(shape) > 0)
+      return Tensor(dtype, std::move(shape), std::move(owner), data);
+    Tensor copy(dtype, std::move(shape));
+    if (copy.bytes() > 0) std::memcpy(copy.raw_mutable(), data, copy.bytes());
+    return copy;
+  };
+  switch (stored) {
+  case Stored::boolean: {
+    auto end = data + element_count(shape);
+    if (std::all_of(data, end, [](std::byte b) { return b <= std::byte{1}; }))
+      return in_place(DType::boolean);
+    return convert<uint8_t, uint8_t>(DType::boolean, std::move(shape), data,
+                                     [](uint8_t x) { return x != 0; });
+  }
+  case Stored::u8:
+    return convert<uint8_t, int32_t>(DType::i32, std::move(shape), data, same);
+  case Stored::i8:
+    return convert<int8_t, int32_t>(DType::i32, std::move(shape), data, same);
+  case Stored::u16:
+    return convert<uint16_t, int32_t>(DType::i32, std::move(shape), data, same);
+  case Stored::i16:
+    return convert<int16_t, int32_t>(DType::i32, std::move(shape), data, same);
+  case Stored::i32:
+    return in_place(DType::i32);
+  case Stored::i64:
+    return in_place(DType::i64);
+  case Stored::f16:
+    return convert<uint16_t, float>(DType::f32, std::move(shape), data, from_f16);
+  case Stored::bf16:
+    return convert<uint16_t, float>(DType::f32, std::move(shape), data, from_bf16);
+  case Stored::f32:
+    return in_place(DType::f32);
+  case Stored::f64:
+    return convert<double, float>(DType::f32, std::move(shape), data, same);
+  }
+  return {};
+}
+
+Tensor to_f32(const Tensor &tensor) {
+  if (tensor.dtype() == DType::f32) return tensor;
+  Tensor result(DType::f32, tensor.shape());
+  auto convert_from = [&]<typename T>(std::span<const T> from) {
+    std::ranges::transform(from, result.f32_mutable().begin(),
+                           [](T x) { return static_cast<float>(x); });
+  };
+  if (tensor.dtype() == DType::i64)
+    convert_from(tensor.as<int64_t>());
+  else if (tensor.dtype() == DType::i32)
+    convert_from(tensor.as<int32_t>());
+  else
+    convert_from(tensor.as<uint8_t>());
+  return result;
+}
+
+} // namespace lathe
