@@ -33,6 +33,8 @@ Result<std::unique_ptr<JitCode>> JitCode::link(std::vector<ObjectCode> objects) 
   auto machine = llvm::orc::JITTargetMachineBuilder::detectHost();
   if (!machine) return jit_error(machine.takeError(), "describe this machine to LLVM");
   builder.setJITTargetMachineBuilder(std::move(*machine));
+  // Kernels call nothing and have no initialisers: no runtime support, no symbols of this process.
+  builder.setPlatformSetUp(llvm::orc::setUpInactivePlatform);
   builder.setLinkProcessSymbolsByDefault(false);
   auto jit = builder.create();
   if (!jit) return jit_error(jit.takeError(), "start the JIT linker");
