@@ -1,0 +1,17 @@
+// MNIST's idx files of unsigned bytes, plain or gzipped: the pictures and labels of MNIST and
+// Fashion-MNIST.
+#pragma once
+
+#include "ir/tensor.h"
+
+namespace lathe {
+
+struct IdxArray {
+  Shape shape; // pictures: count, rows, columns; labels: count
+  std::vector<uint8_t> values;
+};
+
+// Errors: io; invalid; limit for more than 1 GiB.
+Result<IdxArray> read_idx(const std::string &path);
+
+} // namespace lathe

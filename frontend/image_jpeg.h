@@ -1,0 +1,13 @@
+// Between the files of image decoding.
+#pragma once
+
+#include "frontend/image.h"
+
+namespace lathe {
+
+// Black, of checked size. Errors: invalid, limit.
+Result<Image> blank_image(int64_t width, int64_t height);
+
+Result<Image> decode_jpeg(std::span<const std::byte> bytes); // errors without the file's name
+
+} // namespace lathe
