@@ -1,0 +1,50 @@
+// Walks over recipes without recursion: they may be deep and share parts.
+#include "frontend/constants.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+namespace lathe {
+
+bool unbound(const Constant &constant) {
+  return !constant.name.empty() && !constant.op && !constant.splat && !constant.data.defined();
+}
+
+void for_each_unbound(const ConstantRef &root, const std::function<void(const Constant &)> &visit) {
+  std::unordered_set<const Constant *> seen{root.get()};
+  std::vector<const Constant *> stack{root.get()};
+  while (!stack.empty()) {
+    const Constant &constant = *stack.back();
+    stack.pop_back();
+    if (unbound(constant)) visit(constant);
+    for (const ConstantRef &input : constant.inputs)
+      if (seen.insert(input.get()).second) stack.push_back(input.get());
+  }
+}
+
+ConstantRef with_data(const ConstantRef &root,
+                      const std::function<Tensor(const Constant &)> &data_of) {
+  std::unordered_map<const Constant *, ConstantRef> done;
+  std::vector<ConstantRef> stack{root};
+  while (!stack.empty()) {
+    const ConstantRef constant = stack.back();
+    const size_t waiting = stack.size();
+    for (const ConstantRef &input : constant->inputs)
+      if (!done.contains(input.get())) stack.push_back(input);
+    if (stack.size() > waiting) continue;
+    stack.pop_back();
+    if (done.contains(constant.get())) continue;
+    ConstantRef &result = done[constant.get()] = constant;
+    if (unbound(*constant)) {
+      result = bound_constant(constant->name, data_of(*constant));
+    } else if (std::ranges::any_of(constant->inputs,
+                                   [&](auto &input) { return done.at(input.get()) != input; })) {
+      auto copy = std::make_shared<Constant>(*constant);
+      for (ConstantRef &input : copy->inputs) input = done.at(input.get());
+      result = copy;
+    }
+  }
+  return done.at(root.get());
+}
+
+} // namespace lathe

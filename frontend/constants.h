@@ -1,0 +1,20 @@
+// Giving data to the named constants of a graph.
+#pragma once
+
+#include "ir/graph.h"
+
+#include <functional>
+
+namespace lathe {
+
+// Named, but without data yet.
+bool unbound(const Constant &constant);
+
+// Calls `visit` once for every unbound constant below `root`, itself included.
+void for_each_unbound(const ConstantRef &root, const std::function<void(const Constant &)> &visit);
+
+// `root` with every unbound constant replaced by what `data_of` gives for it, of the same type.
+ConstantRef with_data(const ConstantRef &root,
+                      const std::function<Tensor(const Constant &)> &data_of);
+
+} // namespace lathe
