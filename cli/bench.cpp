@@ -1,0 +1,124 @@
+// lathe bench: latency, compile time and memory of whole networks.
+#include "cli/measure.h"
+#include "cli/verbs.h"
+#include "frontend/output_file.h"
+#include "runtime/peak.h"
+
+#include <chrono>
+#include <cstring>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace lathe::cli {
+namespace {
+
+struct BenchOptions : ModelOptions {
+  std::vector<std::string> models;
+  std::vector<int64_t> batches{1};
+  std::vector<int> thread_counts{1};
+  double duration = 1;
+  std::string json;
+};
+
+using Json = nlohmann::ordered_json;
+
+Json measure(const BenchOptions &o, const std::string &model, const Executable &e, double parse_ms,
+             double multiplies, double peak, int64_t batch, int threads, Request &request,
+             double first_ms) {
+  Latency l = measure_latency(request, o.duration);
+  const Plan &plan = e.plan();
+  const CompileTimes &t = e.times();
+  double gflops = 2e-6 * multiplies * double(batch) / l.median;
+  return {{"model", model},
+          {"batch", batch},
+          {"threads", threads},
+          {"precision", "f32"},
+          {"min_ms", l.min},
+          {"median_ms", l.median},
+          {"p90_ms", l.p90},
+          {"p99_ms", l.p99},
+          {"mean_ms", l.mean},
+          {"stddev_ms", l.stddev},
+          {"iterations", l.iterations},
+          {"gflops", gflops},
+          {"percent_of_peak", 100 * gflops / (peak * threads)},
+          {"compile_ms",
+           {{"parse", parse_ms},
+            {"passes", t.passes + t.plan},
+            {"codegen", t.codegen},
+            {"link", t.link},
+            {"pack", t.pack}}},
+          {"first_run_ms", first_ms},
+          {"cache_hit", false},
+          {"arena_bytes", plan.arena_bytes.at(batch)},
+          {"arena_lower_bound_bytes", plan.arena_lower_bound_bytes.at(batch)},
+          {"weight_bytes", plan.weight_bytes()},
+          {"peak_rss_bytes", peak_resident_bytes()},
+          {"cpu", plan.target.cpu},
+          {"isa", plan.target.name},
+          {"version", "0.1.0"}};
+}
+
+Result<void> bench(BenchOptions &o) {
+  Json rows = Json::array();
+  LATHE_TRY(CompileOptions options, compile_options(o));
+  for (int64_t batch : o.batches)
+    if (batch < 1) return fail(ErrorCode::usage, "a batch is at least 1");
+  for (int threads : o.thread_counts)
+    if (threads < 1) return fail(ErrorCode::usage, "at least 1 thread");
+  fmt::print("{:<24}{:>6}{:>8}{:>11}{:>11}{:>11}{:>10}{:>8}{:>12}\n", "model", "batch", "threads",
+             "median ms", "min ms", "p99 ms", "GFLOP/s", "% peak", "compile ms");
+  for (const std::string &model : o.models) {
+    o.model = model;
+    auto start = std::chrono::steady_clock::now();
+    LATHE_TRY(Graph graph, load_with_weights(o));
+    double parse_ms =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    double multiplies = double(summarise(graph).multiplies);
+    LATHE_TRY(auto executable, Executable::compile(std::move(graph), options));
+    const CompileTimes &t = executable->times();
+    for (int64_t batch : o.batches)
+      for (int threads : o.thread_counts) {
+        LATHE_TRY(auto request, Request::create(executable, batch, make_pool(threads)));
+        for (size_t i = 0; i < executable->plan().inputs.size(); ++i) {
+          Tensor input = random_input(executable->plan(), i, batch, o.seed);
+          std::memcpy(request->input(i).raw_mutable(), input.raw(), input.bytes());
+        }
+        auto first = std::chrono::steady_clock::now();
+        request->run();
+        double first_ms =
+            std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - first)
+                .count();
+        double peak = measure_peak_gflops(options.target);
+        Json row = measure(o, model, *executable, parse_ms, multiplies, peak, batch, threads,
+                           *request, first_ms);
+        fmt::print("{:<24}{:>6}{:>8}{:>11.3f}{:>11.3f}{:>11.3f}{:>10.1f}{:>8.1f}{:>12.1f}\n", model,
+                   batch, threads, row["median_ms"].get<double>(), row["min_ms"].get<double>(),
+                   row["p99_ms"].get<double>(), row["gflops"].get<double>(),
+                   row["percent_of_peak"].get<double>(),
+                   t.passes + t.plan + t.codegen + t.link + t.pack);
+        std::fflush(stdout);
+        rows.push_back(std::move(row));
+      }
+  }
+  if (o.json.empty()) return {};
+  std::string text = rows.dump(2) + "\n";
+  return write_file(o.json, {std::as_bytes(std::span(text))});
+}
+
+} // namespace
+
+void add_bench(CLI::App &app, Action &action) {
+  auto *verb = app.add_subcommand("bench", "measure networks: latency, compile time, memory");
+  auto o = std::make_shared<BenchOptions>();
+  add_model_options(*verb, *o, false);
+  verb->remove_option(verb->get_option("MODEL"));
+  verb->add_option("MODEL", o->models, "files or bundled networks")->required();
+  verb->add_option("--batch", o->batches, "batch sizes, e.g. 1,4,16")->delimiter(',');
+  verb->add_option("--threads", o->thread_counts, "thread counts, e.g. 1,2")->delimiter(',');
+  verb->add_option("--duration", o->duration, "seconds per measurement")->capture_default_str();
+  verb->add_option("--json", o->json, "also write the results to this file");
+  verb->callback([o, &action] { action = [o] { return bench(*o); }; });
+}
+
+} // namespace lathe::cli

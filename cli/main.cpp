@@ -1,0 +1,70 @@
+// The command line: parse, run the chosen verb, report its error and exit with its code.
+#include "cli/verbs.h"
+
+#include <fmt/format.h>
+
+namespace lathe::cli {
+
+void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
+  auto *model = verb.add_option("MODEL", o.model, "a .net file, or the name of a bundled network");
+  if (needs_model) model->required();
+  verb.add_option("-w,--weights", o.weights,
+                  "safetensors file; without it: bundled trained weights, or seeded random ones");
+  verb.add_option("--seed", o.seed, "of random weights and inputs")->capture_default_str();
+  verb.add_option("--set", o.settings, "NAME=NUMBER: a parameter of the network, e.g. classes=10");
+  verb.add_option("--target-cpu", o.target_cpu, "native, avx512, avx2, plain (or x86-64-v4, ...)")
+      ->capture_default_str();
+  verb.add_option("--disable-pass", o.disabled_passes, "leave out an optional pass");
+  verb.add_flag("-v,--verbose", o.verbose, "say what each step costs");
+}
+
+static int run(int argc, char **argv) {
+  CLI::App app{
+      "Lathe compiles convolutional networks to machine code for this CPU, and runs them.\n"
+      "\n"
+      "  lathe inspect                          the bundled networks\n"
+      "  lathe inspect resnet50                 its layers, shapes and counts\n"
+      "  lathe run lenet5 -i shoe.png           classify a picture\n"
+      "  lathe run my.net -w my.safetensors -i x.npy -o y.npy\n"
+      "  lathe bench resnet50 --threads 1,2     how fast it is\n"
+      "  lathe verify resnet50                  against the slow reference\n"
+      "  lathe dump lenet5 --emit asm           look inside\n"
+      "\n"
+      "Exit codes: 0 ok, 1 mismatch, 2 usage, 3 invalid model or input, 4 unsupported,\n"
+      "5 input or output failed, 6 a limit exceeded, 70 a bug of ours."};
+  app.set_version_flag("--version", "lathe 0.1.0");
+  app.require_subcommand(1);
+  Action action;
+  add_run(app, action);
+  add_bench(app, action);
+  add_inspect(app, action);
+  add_dump(app, action);
+  add_verify(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError &error) {
+    return app.exit(error) == 0 ? 0 : int(ErrorCode::usage);
+  }
+  Result<void> result = action();
+  if (result) return 0;
+  fmt::print(stderr, "lathe: {}\n", to_string(result.error()));
+  if (result.error().code == ErrorCode::internal)
+    fmt::print(stderr,
+               "This is a bug in Lathe. Please report it with the command and the model.\n");
+  return int(result.error().code);
+}
+
+} // namespace lathe::cli
+
+int main(int argc, char **argv) {
+  try {
+    return lathe::cli::run(argc, argv);
+  } catch (const std::bad_alloc &) {
+    fmt::print(stderr, "lathe: error: out of memory\n");
+    return int(lathe::ErrorCode::limit);
+  } catch (const std::exception &error) {
+    fmt::print(stderr, "lathe: error: {}\nThis is a bug in Lathe. Please report it.\n",
+               error.what());
+    return int(lathe::ErrorCode::internal);
+  }
+}

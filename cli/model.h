@@ -1,0 +1,39 @@
+// What the verbs share: the options that name a model, and how it becomes a graph with weights.
+#pragma once
+
+#include "frontend/bundled.h"
+#include "runtime/executable.h"
+
+#include <string>
+#include <vector>
+
+namespace lathe::cli {
+
+struct ModelOptions {
+  std::string model;
+  std::string weights;               // a safetensors file, or empty
+  uint64_t seed = 0;                 // of random weights and inputs
+  std::vector<std::string> settings; // "width=8": parameters of the network
+  std::string target_cpu = "native";
+  std::vector<std::string> disabled_passes;
+  int threads = 0; // 0: as many as this process may use
+  int64_t batch = 1;
+  bool verbose = false;
+};
+
+// The graph as written, weights unbound.
+Result<Graph> load(const ModelOptions &options);
+// With weights: those of the file, else trained ones that come with a bundled network, else seeded
+// random ones; says on stderr which.
+Result<Graph> load_with_weights(const ModelOptions &options);
+Result<CompileOptions> compile_options(const ModelOptions &options);
+std::shared_ptr<ThreadPool> make_pool(int threads); // null for one thread
+
+// 1 x ... random numbers around 0 with deviation 1, `images` of them.
+Tensor random_input(const Plan &plan, size_t input, int64_t images, uint64_t seed);
+
+std::string grouped(int64_t number); // 60,965,224
+// Height x width x channels, as courses write shapes; other ranks without the batch.
+std::string course_shape(const Shape &shape);
+
+} // namespace lathe::cli

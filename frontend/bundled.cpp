@@ -1,0 +1,79 @@
+#include "frontend/bundled.h"
+
+#include "frontend/suggest.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+
+namespace lathe {
+
+// Written by embed.cmake from models/.
+struct EmbeddedFile {
+  std::string_view name;
+  const std::byte *begin, *end;
+};
+extern const std::span<const EmbeddedFile> embedded_files;
+
+std::span<const std::byte> bundled_file(std::string_view name) {
+  auto found = std::ranges::find(embedded_files, name, &EmbeddedFile::name);
+  if (found == embedded_files.end()) return {};
+  return {found->begin, found->end};
+}
+
+std::vector<std::string> bundled_models() {
+  std::vector<std::string> models;
+  for (const EmbeddedFile &file : embedded_files)
+    if (file.name.ends_with(".net") && !file.name.ends_with(".blocks.net"))
+      models.emplace_back(file.name.substr(0, file.name.size() - 4));
+  std::ranges::sort(models);
+  return models;
+}
+
+std::span<const std::byte> bundled_weights(std::string_view model) {
+  return bundled_file(fmt::format("{}.safetensors", model));
+}
+
+Result<Graph> load_bundled(std::string_view name, const NetOptions &options) {
+  auto text_of = [](std::string_view file) -> Result<std::string> {
+    std::span<const std::byte> bytes = bundled_file(file);
+    if (bytes.empty())
+      return fail(ErrorCode::io, fmt::format("there is no bundled file '{}'", file));
+    return std::string(reinterpret_cast<const char *>(bytes.data()), bytes.size());
+  };
+  std::string file = fmt::format("{}.net", name);
+  auto text = text_of(file);
+  if (!text) {
+    std::string near = nearest(name, bundled_models());
+    return fail(Error{.code = ErrorCode::usage,
+                      .message = fmt::format("no bundled network is called '{}'", name),
+                      .expected = near.empty() ? "" : fmt::format("perhaps '{}'", near)});
+  }
+  NetOptions with_includes = options;
+  with_includes.include = text_of;
+  return parse_net(*text, file, with_includes);
+}
+
+Result<Graph> load_model(const std::string &model, const NetOptions &options) {
+  std::error_code ignored;
+  std::string extension = std::filesystem::path(model).extension().string();
+  if (extension != ".net" && !std::filesystem::exists(model, ignored)) {
+    std::vector<std::string> names = bundled_models();
+    if (std::ranges::count(names, model)) return load_bundled(model, options);
+    std::string near = nearest(model, names);
+    return fail(Error{.code = ErrorCode::io,
+                      .message = "no such file, and no bundled network of this name",
+                      .file = model,
+                      .expected = near.empty()
+                                      ? "a .net file, or a name that `lathe inspect` lists"
+                                      : fmt::format("perhaps '{}'", near)});
+  }
+  if (extension == ".net") return load_net(model, options);
+  return fail(Error{.code = ErrorCode::unsupported,
+                    .message = "Lathe does not read models in this format",
+                    .file = model,
+                    .expected = "a .net file",
+                    .found = extension.empty() ? "a file without an extension" : extension});
+}
+
+} // namespace lathe

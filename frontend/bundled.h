@@ -1,0 +1,26 @@
+// The networks that come with Lathe: models/*.net and small trained weights, inside the library.
+#pragma once
+
+#include "frontend/net.h"
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace lathe {
+
+// The bytes of a file of models/, by its plain name ("resnet50.net"); empty if there is none.
+std::span<const std::byte> bundled_file(std::string_view name);
+// The names of the networks, sorted: "alexnet", "resnet50", ...
+std::vector<std::string> bundled_models();
+// The trained weights that come with a network, a safetensors file; empty if none do.
+std::span<const std::byte> bundled_weights(std::string_view model);
+// Errors: usage for an unknown name, with the nearest one; else those of parse_net.
+Result<Graph> load_bundled(std::string_view name, const NetOptions &options = {});
+
+// A model as people name it: a file, or a bundled network. Errors: io for what is neither, with a
+// suggestion; unsupported for formats that Lathe does not read; else those of the format.
+Result<Graph> load_model(const std::string &model, const NetOptions &options = {});
+
+} // namespace lathe

@@ -1,0 +1,36 @@
+# Writes a C++ file that contains the files of models/ byte by byte, by the assembler's .incbin.
+# Usage: cmake -DOUTPUT=... "-DFILES=a;b" -P embed.cmake
+set(assembly "")
+set(table "")
+set(declarations "")
+set(index 0)
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME)
+  string(APPEND assembly
+    "    \".balign 64\\nlathe_file_${index}: .incbin \\\"${file}\\\"\\nlathe_file_${index}_end: .byte 0\\n\"\n")
+  string(APPEND declarations
+    "extern const std::byte begin_${index} asm(\"lathe_file_${index}\"), end_${index} asm(\"lathe_file_${index}_end\");\n")
+  string(APPEND table "    {\"${name}\", &begin_${index}, &end_${index}},\n")
+  math(EXPR index "${index} + 1")
+endforeach()
+file(WRITE ${OUTPUT}
+"// Written by frontend/embed.cmake.
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+asm(\".pushsection .rodata\\n\"
+${assembly}    \".popsection\\n\")\;
+
+namespace lathe {
+${declarations}
+struct EmbeddedFile {
+  std::string_view name\;
+  const std::byte *begin, *end\;
+}\;
+static const EmbeddedFile files[] = {
+${table}}\;
+extern const std::span<const EmbeddedFile> embedded_files\;
+const std::span<const EmbeddedFile> embedded_files{files}\;
+} // namespace lathe
+")

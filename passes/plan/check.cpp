@@ -1,0 +1,228 @@
+// The Plan's checker. Every element of every value gets an identity; memory is simulated as a
+// shadow that remembers which identity lies in each cell. A kernel must find in its operands
+// exactly what the graph says, and must not overwrite what it still reads. Views of values (concat,
+// slice, transpose, ...) are followed by running the reference evaluator on identities, so nothing
+// here shares code or ideas with the planner.
+#include "ir/evaluate.h"
+#include "passes/plan.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <map>
+
+namespace lathe {
+namespace {
+
+constexpr int64_t nothing = -1, filler = -2; // identities of fresh memory, and of padding
+
+class Checker {
+public:
+  Checker(const Plan &plan, const Graph &graph, int64_t images)
+      : plan_(plan), graph_(graph), images_(images), identities_(graph.values.size()) {}
+
+  Result<void> run() {
+    for (const Kernel &kernel : plan_.kernels)
+      if (auto *map = std::get_if<MapSpec>(&kernel.spec))
+        cell_ = std::min(cell_, map->element_bytes);
+    LATHE_CHECK(name_elements());
+    int64_t arena = plan_.arena_bytes.at(images_);
+    if (plan_.arena_lower_bound_bytes.at(images_) > arena)
+      return complain("the arena is smaller than its lower bound");
+    memory_of(Space::arena, 0).assign(size_t(arena / cell_), nothing);
+    for (size_t i = 0; i < graph_.inputs.size(); ++i)
+      lay_out(memory_of(Space::input, int(i)), graph_.inputs[i]);
+    for (size_t j = 0; j < graph_.outputs.size(); ++j) {
+      int64_t bytes =
+          elements(graph_.outputs[j]) * int64_t(size_of(graph_.type(graph_.outputs[j]).dtype));
+      memory_of(Space::output, int(j)).assign(size_t(bytes / cell_), nothing);
+    }
+    for (size_t k = 0; k < plan_.kernels.size(); ++k) {
+      number_ = k;
+      LATHE_CHECK(step(plan_.kernels[k]));
+    }
+    for (size_t j = 0; j < graph_.outputs.size(); ++j) {
+      std::vector<int64_t> expected;
+      lay_out(expected, graph_.outputs[j]);
+      if (memory_of(Space::output, int(j)) != expected)
+        return complain(fmt::format("output {} does not hold its value in the end", j));
+    }
+    return {};
+  }
+
+private:
+  std::unexpected<Error> complain(std::string message) const {
+    return fail(Error{.code = ErrorCode::internal,
+                      .message = "the plan is wrong: " + message,
+                      .file = plan_.name});
+  }
+  std::unexpected<Error> complain_here(std::string message) const {
+    const Kernel &kernel = plan_.kernels[number_];
+    return complain(
+        fmt::format("kernel {} ({}), {}", number_, fmt::join(kernel.sources, " + "), message));
+  }
+
+  Shape shape_of(ValueId id) const {
+    Shape shape = graph_.shape(id);
+    if (plan_.batched && !graph_.constant(id)) shape[0] = images_;
+    return shape;
+  }
+  int64_t elements(ValueId id) const { return element_count(shape_of(id)); }
+
+  // --- Identities: fresh ones for what is computed, passed on by what only moves elements.
+
+  static bool moves(const Op &op) {
+    return std::holds_alternative<Concat>(op) || std::holds_alternative<Slice>(op) ||
+           std::holds_alternative<Split>(op) || std::holds_alternative<Reshape>(op) ||
+           std::holds_alternative<Flatten>(op) || std::holds_alternative<Transpose>(op) ||
+           std::holds_alternative<Pad>(op) || std::holds_alternative<Dropout>(op);
+  }
+  Tensor fresh(ValueId id) const {
+    Tensor tensor(DType::i64, shape_of(id));
+    auto ids = tensor.as_mutable<int64_t>();
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = (int64_t(id) << 36) + int64_t(i);
+    return tensor;
+  }
+  Result<void> name_elements() {
+    for (size_t id = 0; id < graph_.values.size(); ++id)
+      if (graph_.constant(ValueId(id))) identities_[id] = fresh(ValueId(id));
+    for (ValueId id : graph_.inputs) identities_[id] = fresh(id);
+    for (const Node &node : graph_.nodes) {
+      if (!moves(node.op)) {
+        for (ValueId id : node.outputs) identities_[id] = fresh(id);
+        continue;
+      }
+      if (std::holds_alternative<Reshape>(node.op) || std::holds_alternative<Flatten>(node.op)) {
+        identities_[node.outputs[0]] =
+            identities_[node.inputs[0]].reshaped(shape_of(node.outputs[0]));
+        continue;
+      }
+      Op op = node.op;
+      if (auto *pad = std::get_if<Pad>(&op)) pad->value = float(filler);
+      std::vector<Tensor> inputs;
+      for (ValueId id : node.inputs) inputs.push_back(identities_[id]);
+      LATHE_TRY(auto results, evaluate(op, inputs));
+      for (size_t i = 0; i < results.size(); ++i) identities_[node.outputs[i]] = results[i];
+    }
+    return {};
+  }
+
+  // --- Memory
+
+  std::vector<int64_t> &memory_of(Space space, int index) { return memory_[{int(space), index}]; }
+  void lay_out(std::vector<int64_t> &memory, ValueId id) const { // row-major
+    auto ids = identities_[id].as<int64_t>();
+    int64_t step = std::max<int64_t>(1, int64_t(size_of(graph_.type(id).dtype)) / cell_);
+    memory.assign(ids.size() * size_t(step), nothing);
+    for (size_t i = 0; i < ids.size(); ++i) memory[i * size_t(step)] = ids[i];
+  }
+
+  // The cells of a view's elements in row-major order.
+  Result<std::vector<int64_t>> cells(const View &view, int64_t element_bytes) {
+    Shape dims = view.dims;
+    if (plan_.batched && view.space != Space::weights && !dims.empty()) dims[0] = images_;
+    std::vector<int64_t> result;
+    result.reserve(size_t(element_count(dims)));
+    std::vector<int64_t> index(dims.size(), 0);
+    const int64_t limit = int64_t(memory_of(view.space, view.index).size());
+    for (int64_t n = element_count(dims); n > 0; --n) {
+      int64_t byte = view.offset.at(images_);
+      for (size_t d = 0; d < dims.size(); ++d) byte += index[d] * view.strides[d] * element_bytes;
+      if (byte % cell_ || byte < 0 || byte / cell_ + element_bytes / cell_ > limit)
+        return complain_here(
+            fmt::format("a view leaves its memory: byte {} of {}", byte, limit * cell_));
+      result.push_back(byte / cell_);
+      for (size_t d = dims.size(); d-- > 0;) {
+        if (++index[d] < dims[d]) break;
+        index[d] = 0;
+      }
+    }
+    return result;
+  }
+
+  // --- One kernel
+
+  Result<void> step(const Kernel &kernel) {
+    auto *map = std::get_if<MapSpec>(&kernel.spec);
+    if (map && map->steps.empty()) return copy(kernel, map->element_bytes);
+    const View &out = kernel.operands[size_t(kernel.output)];
+    LATHE_TRY(std::vector<int64_t> written, cells(out, 4));
+    if (out.space != Space::arena && out.space != Space::output)
+      return complain_here("it writes to read-only memory");
+    for (size_t o = 0; o < kernel.operands.size(); ++o) {
+      const View &view = kernel.operands[o];
+      if (int(o) == kernel.output || view.space == Space::weights) continue;
+      LATHE_TRY(std::vector<int64_t> read, cells(view, 4));
+      auto expected = identities_[view.value].as<int64_t>();
+      if (read.size() != expected.size())
+        return complain_here(fmt::format("operand {} has another size than its value", o));
+      const std::vector<int64_t> &memory = memory_of(view.space, view.index);
+      for (size_t i = 0; i < read.size(); ++i)
+        if (memory[size_t(read[i])] != expected[i])
+          return complain_here(
+              fmt::format("operand {}, element {}: something else lies there", o, i));
+      if (view.space == out.space && view.index == out.index)
+        LATHE_CHECK(no_hazard(kernel, int(o), read, written));
+    }
+    auto identity = identities_[out.value].as<int64_t>();
+    if (written.size() != identity.size())
+      return complain_here("the result has another size than its value");
+    std::vector<int64_t> &memory = memory_of(out.space, out.index);
+    for (size_t i = 0; i < written.size(); ++i) memory[size_t(written[i])] = identity[i];
+    return {};
+  }
+
+  // A cell may be read and written by one kernel only where each element depends on itself alone.
+  Result<void> no_hazard(const Kernel &kernel, int operand, const std::vector<int64_t> &read,
+                         const std::vector<int64_t> &written) const {
+    bool elementwise = std::holds_alternative<MapSpec>(kernel.spec) ||
+                       std::holds_alternative<SoftmaxSpec>(kernel.spec);
+    if (auto *conv = std::get_if<ConvSpec>(&kernel.spec))
+      elementwise = operand >= ConvSpec::bias_operand + conv->bias;
+    if (auto *dense = std::get_if<DenseSpec>(&kernel.spec))
+      elementwise = operand >= DenseSpec::bias_operand + dense->bias;
+    if (elementwise && read == written) return {};
+    std::vector<int64_t> a = read, b = written, both;
+    std::ranges::sort(a);
+    std::ranges::sort(b);
+    std::ranges::set_intersection(a, b, std::back_inserter(both));
+    if (both.empty()) return {};
+    return complain_here(fmt::format("operand {} is overwritten while it is read", operand));
+  }
+
+  // A copy moves whatever lies there; its readers are checked later.
+  Result<void> copy(const Kernel &kernel, int64_t element_bytes) {
+    const View &from = kernel.operands[0], &to = kernel.operands[1];
+    LATHE_TRY(std::vector<int64_t> written, cells(to, element_bytes));
+    std::vector<int64_t> &target = memory_of(to.space, to.index);
+    if (from.space == Space::weights) {
+      const ConstantRef &constant = plan_.weights[size_t(from.index)].constant;
+      bool pads = constant->splat && from.value == no_value;
+      auto ids = pads ? std::span<const int64_t>{} : identities_[from.value].as<int64_t>();
+      for (size_t i = 0; i < written.size(); ++i)
+        target[size_t(written[i])] = pads ? filler : ids[i % ids.size()];
+      return {};
+    }
+    LATHE_TRY(std::vector<int64_t> read, cells(from, element_bytes));
+    if (read.size() != written.size()) return complain_here("a copy between different sizes");
+    std::vector<int64_t> moved;
+    for (int64_t cell : read) moved.push_back(memory_of(from.space, from.index)[size_t(cell)]);
+    for (size_t i = 0; i < written.size(); ++i) target[size_t(written[i])] = moved[i];
+    return {};
+  }
+
+  const Plan &plan_;
+  const Graph &graph_;
+  const int64_t images_;
+  int64_t cell_ = 4; // bytes
+  size_t number_ = 0;
+  std::vector<Tensor> identities_;
+  std::map<std::pair<int, int>, std::vector<int64_t>> memory_;
+};
+
+} // namespace
+
+Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images) {
+  return Checker(plan, graph, images).run();
+}
+
+} // namespace lathe

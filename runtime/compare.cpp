@@ -1,0 +1,40 @@
+#include "runtime/compare.h"
+
+#include <cmath>
+
+namespace lathe {
+
+Comparison compare(const Tensor &result, const Tensor &reference) {
+  Comparison c;
+  auto a = result.f32(), b = reference.f32();
+  double squares = 0, reference_squares = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    double error = std::abs(double(a[i]) - double(b[i]));
+    c.finite = c.finite && std::isfinite(a[i]) && std::isfinite(b[i]);
+    if (error > c.largest_error || c.worst < 0) {
+      c.largest_error = std::max(c.largest_error, error);
+      c.worst = int64_t(i);
+    }
+    c.largest_reference = std::max(c.largest_reference, std::abs(double(b[i])));
+    squares += error * error;
+    reference_squares += double(b[i]) * double(b[i]);
+  }
+  if (!a.empty()) {
+    c.rms_error = std::sqrt(squares / double(a.size()));
+    c.rms_reference = std::sqrt(reference_squares / double(a.size()));
+  }
+  return c;
+}
+
+Graph before_softmax(Graph graph) {
+  Uses uses(graph);
+  for (ValueId &id : graph.outputs) {
+    int producer = uses.producer[id];
+    if (producer >= 0 && std::holds_alternative<Softmax>(graph.nodes[size_t(producer)].op))
+      id = graph.nodes[size_t(producer)].inputs[0];
+  }
+  remove_dead_code(graph);
+  return graph;
+}
+
+} // namespace lathe

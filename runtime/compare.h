@@ -1,0 +1,24 @@
+// How far a result is from its reference.
+#pragma once
+
+#include "ir/graph.h"
+
+namespace lathe {
+
+struct Comparison {
+  double largest_error = 0, largest_reference = 0; // of the absolute values
+  double rms_error = 0, rms_reference = 0;
+  int64_t worst = -1; // flat index of the largest error
+  bool finite = true; // both sides hold neither Inf nor NaN
+  // Lathe's promise: the largest error is at most `tolerance` of the largest reference.
+  bool within(double tolerance) const {
+    return finite && largest_error <= tolerance * largest_reference;
+  }
+};
+// Tensors of f32 and equal element count.
+Comparison compare(const Tensor &result, const Tensor &reference);
+
+// The graph with the inputs of its final softmaxes as outputs: after a softmax errors hide.
+Graph before_softmax(Graph graph);
+
+} // namespace lathe
