@@ -20,17 +20,17 @@ file(WRITE ${OUTPUT}
 #include <string_view>
 
 asm(\".pushsection .rodata\\n\"
-${assembly}    \".popsection\\n\")\;
+${assembly}    \".popsection\\n\");
 
 namespace lathe {
 ${declarations}
 struct EmbeddedFile {
-  std::string_view name\;
-  const std::byte *begin, *end\;
-}\;
+  std::string_view name;
+  const std::byte *begin, *end;
+};
 static const EmbeddedFile files[] = {
-${table}}\;
-extern const std::span<const EmbeddedFile> embedded_files\;
-const std::span<const EmbeddedFile> embedded_files{files}\;
+${table}};
+extern const std::span<const EmbeddedFile> embedded_files;
+const std::span<const EmbeddedFile> embedded_files{files};
 } // namespace lathe
 ")

@@ -21,7 +21,7 @@ enum class ErrorCode : int {
 
 struct Error {
   ErrorCode code = ErrorCode::internal;
-  std::string message;   // one sentence, without the place
+  std::string message = {}; // one sentence, without the place
   std::string file = {}; // path, or empty
   int line = 0;          // 1-based, 0 when unknown
   int column = 0;        // 1-based, 0 when unknown
