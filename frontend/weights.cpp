@@ -48,7 +48,7 @@ Result<BindReport> bind_weights(Graph &graph, const WeightsFile &file) {
                        [&](const std::string &name) { return !used.contains(name); });
 
   if (!problems.empty()) {
-    Error error{.code = ErrorCode::invalid, .file = file.path()};
+    Error error{.code = ErrorCode::invalid, .message = "", .file = file.path()};
     error.message = problems.size() == 1 ? "a weight of the network is missing or misshapen"
                                          : fmt::format("{} weights of the network are missing or "
                                                        "misshapen",
