@@ -22,11 +22,11 @@ enum class ErrorCode : int {
 struct Error {
   ErrorCode code = ErrorCode::internal;
   std::string message = {}; // one sentence, without the place
-  std::string file = {}; // path, or empty
-  int line = 0;          // 1-based, 0 when unknown
-  int column = 0;        // 1-based, 0 when unknown
-  std::string node = {}; // the layer or value concerned, or empty
-  std::string op = {};   // its operation, or empty
+  std::string file = {};    // path, or empty
+  int line = 0;             // 1-based, 0 when unknown
+  int column = 0;           // 1-based, 0 when unknown
+  std::string node = {};    // the layer or value concerned, or empty
+  std::string op = {};      // its operation, or empty
   std::string expected = {};
   std::string found = {};
   std::string detail = {}; // further lines: source excerpt with caret, more errors
