@@ -124,11 +124,6 @@ public:
 private:
   using Tensors = std::vector<Tensor>;
   static constexpr float branch_rms = 0.35f; // of what is added to an identity
-  // Biases and shifts, relative to the RMS of what they are added to. Around zero, ReLU would
-  // make every layer amplify small differences by a fifth, and rounding errors of networks as deep
-  // as Inception v3 a hundredfold; trained networks do not.
-  static constexpr float least_shift = 0.2f, most_shift = 0.8f;
-
   // What the result of a node should have as its RMS. A residual network's signal grows with every
   // addition of a branch to the identity beside it: such a branch must be small.
   float wanted_rms(const Node &node) const {
@@ -167,6 +162,13 @@ private:
       return low + (high - low) * random.uniform(i);
     });
   }
+  // Biases and shifts. Around zero, ReLU would make every layer amplify small differences by a
+  // fifth, and rounding errors of networks as deep as Inception v3 a hundredfold; in trained
+  // networks it does not. But shifts of branches must not add up.
+  void draw_shift(ValueId id, float rms) {
+    const float mean = rms == branch_rms ? 0 : 0.5f;
+    draw_uniform(id, (mean - 0.3f) * rms, (mean + 0.3f) * rms);
+  }
   template <typename Measured> void assign(ValueId id, const Measured &measured) {
     draw(id, [&](const Random &, int64_t i) { return coarse(measured(i)); });
   }
@@ -188,7 +190,7 @@ private:
     requires(std::is_same_v<Layer, Conv> || std::is_same_v<Layer, Dense>)
   Result<Tensors> evaluate_node(const Node &node, const Layer &layer) {
     const float rms = wanted_rms(node);
-    if (layer.bias) draw_uniform(node.inputs[2], least_shift * rms, most_shift * rms);
+    if (layer.bias) draw_shift(node.inputs[2], rms);
     const Shape &shape = graph_.shape(node.inputs[1]);
     const auto fan_in = static_cast<float>(element_count(shape) / std::max<int64_t>(1, shape[0]));
     Tensors drawn = draw_normal(node.inputs[1], 0, 1 / std::sqrt(std::max(1.f, fan_in)));
@@ -218,7 +220,7 @@ private:
   Result<Tensors> evaluate_node(const Node &node, const BatchNorm &) {
     const float rms = wanted_rms(node);
     draw_uniform(node.inputs[1], 0.8f * rms, 1.2f * rms);
-    draw_uniform(node.inputs[2], least_shift * rms, most_shift * rms);
+    draw_shift(node.inputs[2], rms);
     LATHE_TRY(Tensor x, value(node.inputs[0]));
     const int64_t images = x.shape()[0], channels = x.shape()[1],
                   area = x.size() / std::max<int64_t>(1, images * channels);
