@@ -27,7 +27,7 @@ std::string nearest(std::string_view name, const std::vector<std::string> &candi
   for (const std::string &candidate : candidates) {
     if (candidate.size() > 200) continue;
     size_t d = distance(name, candidate);
-    if (d < least) {
+    if (d < least && d < name.size()) {
       least = d;
       best = candidate;
     }

@@ -6,7 +6,8 @@
 
 namespace lathe::net {
 
-// The last `network` of the program, with its parameters overridden by `options`.
-Result<Graph> lower(const Program &program, const NetOptions &options);
+// The last `network` of the program, with its parameters overridden by `options`. Goes on after an
+// error where that makes sense; the graph is whole only if none was added.
+Graph lower(const Program &program, const NetOptions &options, std::vector<Error> &errors);
 
 } // namespace lathe::net

@@ -1,8 +1,7 @@
 // Tokens to a syntax tree, by recursive descent of bounded depth. After an error it goes on at the
 // next statement, so that one run reports many.
-#include "frontend/net/syntax.h"
-
-#include "frontend/suggest.h"
+#include "frontend/net/cursor.h"
+#include "frontend/net/layers.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -10,139 +9,93 @@
 namespace lathe::net {
 namespace {
 
-constexpr int deepest = 100; // nesting of expressions and of braces
-constexpr size_t most_errors = 20;
-struct Failure {}; // unwinds to the end of a statement; the error is already recorded
+constexpr int deepest = 64; // braces in braces
 
 class Parser {
 public:
   Parser(const SourceFile &file, Program &program, std::vector<Include> &includes,
          std::vector<Error> &errors)
-      : tokens_(tokenise(file, errors)), program_(program), includes_(includes), errors_(errors) {}
+      : cursor_(tokenise({&file, 0, 1}, file.text.size(), errors)), program_(program),
+        includes_(includes), errors_(errors) {}
 
   void run() {
-    while (true) {
-      skip_newlines();
-      if (peek().kind == TokenKind::end || errors_.size() > most_errors) return;
+    for (cursor_.skip_newlines(); !cursor_.is(TokenKind::end); cursor_.skip_newlines()) {
+      if (errors_.size() >= most_errors) return;
+      depth_ = 0;
       try {
         top_level();
-      } catch (const Failure &) {
-        skip_to_definition();
+      } catch (Failure &failure) {
+        errors_.push_back(std::move(failure.error));
+        cursor_.skip_to("block", "network");
       }
     }
   }
 
 private:
-  // --- Tokens
-  const Token &peek(size_t ahead = 0) const {
-    return tokens_[std::min(next_ + ahead, tokens_.size() - 1)];
-  }
-  Token take() {
-    Token token = peek();
-    if (next_ + 1 < tokens_.size()) ++next_;
-    return token;
-  }
-  bool is(std::string_view text, size_t ahead = 0) const {
-    const Token &token = peek(ahead);
-    return (token.kind == TokenKind::symbol || token.kind == TokenKind::word) && token.text == text;
-  }
-  bool accept(std::string_view text) {
-    if (!is(text)) return false;
-    take();
-    return true;
-  }
-  void skip_newlines() {
-    while (peek().kind == TokenKind::newline) take();
-  }
-  [[noreturn]] void reject(const Place &place, std::string message, std::string expected = {},
-                           std::string found = {}) {
-    errors_.push_back(error_at(place, std::move(message), std::move(expected), std::move(found)));
-    throw Failure{};
-  }
-  void expect(std::string_view text, std::string_view where) {
-    if (!accept(text))
-      reject(peek().place, fmt::format("syntax error {}", where), fmt::format("'{}'", text),
-             describe(peek()));
-  }
-  std::string identifier(std::string_view what) {
-    if (peek().kind != TokenKind::word)
-      reject(peek().place, "syntax error", std::string(what), describe(peek()));
-    return take().text;
-  }
-
-  // --- Recovery
-  void skip_to_definition() {
-    while (peek().kind != TokenKind::end && !is("block") && !is("network")) take();
-  }
-  // To the end of the line, past whole brace groups that open on it.
-  void skip_statement() {
-    int depth = 0;
-    while (peek().kind != TokenKind::end) {
-      if (depth == 0 && (peek().kind == TokenKind::newline || is("}"))) return;
-      if (is("{")) ++depth;
-      if (is("}")) --depth;
-      take();
-    }
-  }
-
-  // --- Definitions
   void top_level() {
-    if (accept("include")) {
-      if (peek().kind != TokenKind::text)
-        reject(peek().place, "syntax error", "a file name in quotes", describe(peek()));
-      Token name = take();
-      includes_.push_back({name.text, name.place});
+    if (cursor_.accept("include")) {
+      if (!cursor_.is(TokenKind::quoted))
+        cursor_.reject_here("syntax error", "a file name in quotes");
+      const Token &name = cursor_.take();
+      includes_.push_back({std::string(name.text), name.place});
       return;
     }
-    Definition definition;
-    definition.place = peek().place;
-    definition.network = is("network");
-    if (!is("network") && !is("block"))
-      reject(peek().place, "syntax error", "'network', 'block' or 'include'", describe(peek()));
-    take();
-    definition.place = peek().place;
-    definition.name = identifier("a name");
-    if (accept("(")) {
-      skip_newlines();
-      while (!accept(")")) {
-        Parameter parameter{.name = "", .standard = nullptr, .place = peek().place};
-        parameter.name = identifier("the name of a parameter, or ')'");
-        if (accept("=")) parameter.standard = expression();
-        definition.parameters.push_back(std::move(parameter));
-        skip_newlines();
-        if (!accept(",") && !is(")"))
-          reject(peek().place, "syntax error in a list of parameters", "',' or ')'",
-                 describe(peek()));
-        skip_newlines();
-      }
-    }
-    skip_newlines();
+    Definition definition{
+        .network = cursor_.is("network"), .name = {}, .place = {}, .parameters = {}, .body = {}};
+    if (!cursor_.accept("network") && !cursor_.accept("block"))
+      cursor_.reject_here("syntax error", "'network', 'block' or 'include'");
+    definition.place = cursor_.peek().place;
+    definition.name = cursor_.identifier("a name");
+    if (!definition.network && (find_layer(definition.name) || is_join(definition.name)))
+      reject(definition.place, fmt::format("'{}' is a layer of the language", definition.name),
+             "another name");
+    if (cursor_.accept("(")) definition.parameters = parameters();
+    cursor_.skip_newlines();
     definition.body = block("a definition");
     program_.definitions.push_back(std::move(definition));
   }
 
+  std::vector<Parameter> parameters() {
+    std::vector<Parameter> parameters;
+    cursor_.skip_newlines();
+    while (!cursor_.accept(")")) {
+      Place place = cursor_.peek().place;
+      std::string_view name = cursor_.identifier("the name of a parameter, or ')'");
+      auto is_same = [&](const Parameter &other) { return other.name == name; };
+      if (std::ranges::any_of(parameters, is_same))
+        reject(place, fmt::format("two parameters are called '{}'", name));
+      parameters.push_back(
+          {name, cursor_.accept("=") ? parse_expression(cursor_) : nullptr, place});
+      next_in_list("a list of parameters");
+    }
+    return parameters;
+  }
+  void next_in_list(std::string_view what) {
+    cursor_.skip_newlines();
+    if (!cursor_.accept(",") && !cursor_.is(")"))
+      cursor_.reject_here(fmt::format("syntax error in {}", what), "',' or ')'");
+    cursor_.skip_newlines();
+  }
+
   Block block(std::string_view of) {
-    Place open = peek().place;
-    expect("{", fmt::format("before the body of {}", of));
-    if (++depth_ > deepest)
-      reject(open, "braces are nested too deeply", fmt::format("at most {}", deepest));
+    Place open = cursor_.peek().place;
+    cursor_.expect("{", fmt::format("before the body of {}", of));
+    int depth = ++depth_;
+    if (depth > deepest)
+      reject(open, "braces are nested too deeply", fmt::format("at most {} levels", deepest));
     Block statements;
-    while (true) {
-      skip_newlines();
-      if (accept("}")) break;
-      if (peek().kind == TokenKind::end)
+    for (cursor_.skip_newlines(); !cursor_.accept("}"); cursor_.skip_newlines()) {
+      if (cursor_.is(TokenKind::end))
         reject(open, "this brace is never closed", "'}'", "the end of the file");
-      if (errors_.size() > most_errors) throw Failure{};
-      size_t before = next_;
-      int depth = depth_;
       try {
         statements.push_back(statement());
-        if (peek().kind != TokenKind::newline && peek().kind != TokenKind::end && !is("}"))
-          reject(peek().place, "syntax error", "the end of the statement", describe(peek()));
-      } catch (const Failure &) {
+        if (!cursor_.at_end_of_statement())
+          cursor_.reject_here("syntax error", "the end of the statement");
+      } catch (Failure &failure) {
+        if (errors_.size() + 1 >= most_errors || cursor_.is(TokenKind::end)) throw;
+        errors_.push_back(std::move(failure.error));
         depth_ = depth;
-        skip_statement();
-        if (next_ == before) take();
+        cursor_.skip_statement();
       }
     }
     --depth_;
@@ -150,335 +103,206 @@ private:
   }
 
   // --- Statements
+
   Statement statement() {
     Statement s;
-    s.place = peek().place;
-    bool labelled = (peek().kind == TokenKind::word || peek().kind == TokenKind::text ||
-                     peek().kind == TokenKind::number) &&
-                    is(":", 1);
-    if (labelled) {
+    bool nameable = cursor_.is(TokenKind::word) || cursor_.is(TokenKind::quoted) ||
+                    cursor_.is(TokenKind::number);
+    if (nameable && cursor_.is(":", 1)) {
       s.name = name();
-      take(); // ':'
-      s.place = peek().place;
+      cursor_.take();
     }
-    if (is("{")) {
+    s.place = cursor_.peek().place;
+    if (cursor_.is("{")) {
       s.kind = Statement::Kind::group;
       s.bodies.push_back(block("a group"));
       return s;
     }
-    if (peek().kind != TokenKind::word)
-      reject(peek().place, "syntax error", "a layer, a block, or a statement", describe(peek()));
-    std::string word = take().text;
-    s.callee = word;
-    if (word == "input" || word == "output" || word == "from") return named(std::move(s), word);
-    if (word == "let") return let(std::move(s));
-    if (word == "repeat") return repeat(std::move(s));
-    if (word == "if") return condition(std::move(s));
-    if ((word == "add" || word == "mul" || word == "concat" || word == "max" || word == "min" ||
-         word == "sub" || word == "div") &&
-        is("{"))
-      return join(std::move(s));
-    if (is("(") && !find_layer(word)) return call(std::move(s));
-    return layer(std::move(s), word);
+    if (!cursor_.is(TokenKind::word))
+      cursor_.reject_here("syntax error", "a layer, a block or a statement");
+    s.word = cursor_.take().text;
+    if (s.word == "repeat") return repeat(std::move(s));
+    if (is_join(s.word)) return join(std::move(s));
+    if (cursor_.is("(") && !find_layer(s.word)) return call(std::move(s));
+    bool plain = s.word == "input" || s.word == "output" || s.word == "from" || s.word == "let" ||
+                 s.word == "if";
+    if (!plain) return layer(std::move(s));
+    if (!s.name.pieces.empty())
+      reject(s.name.place, fmt::format("'{}' cannot have a name in front", s.word));
+    if (s.word == "let") return let(std::move(s));
+    if (s.word == "if") return condition(std::move(s));
+    return named(std::move(s));
   }
 
   Name name() {
-    Token token = take();
-    Name name{.text = token.text, .place = token.place, .pieces = {}};
-    if (token.kind == TokenKind::text && token.text.find('{') != std::string::npos)
-      interpolate(name);
+    const Token &token = cursor_.take();
+    Name name{token.place, {}};
+    std::string_view rest = token.text;
+    // "denselayer{i + 1}": the braces only mean something in quotes, elsewhere there are none.
+    for (size_t open; (open = rest.find('{')) != std::string_view::npos;) {
+      size_t behind = static_cast<size_t>(rest.data() - token.text.data()) + open + 1;
+      Place inside = token.place;
+      inside.offset += behind + 1; // and the quote
+      size_t close = rest.find('}', open);
+      if (close == std::string_view::npos)
+        reject(inside, "a brace in a name is never closed", "'}'");
+      Cursor cursor(tokenise(inside, close - open - 1, errors_));
+      ExpressionRef value = parse_expression(cursor);
+      if (!cursor.is(TokenKind::end)) cursor.reject_here("syntax error in a name", "'}'");
+      name.pieces.push_back({rest.substr(0, open), std::move(value)});
+      rest.remove_prefix(close + 1);
+    }
+    if (!rest.empty() || name.pieces.empty()) name.pieces.push_back({rest, nullptr});
     return name;
   }
 
-  // "denselayer{i + 1}.conv": parsed by a parser over the same text.
-  void interpolate(Name &name) {
-    std::string_view rest = name.text;
-    size_t consumed = 0;
-    while (!rest.empty()) {
-      size_t open = rest.find('{');
-      std::string literal(rest.substr(0, open));
-      if (open == std::string_view::npos) {
-        name.pieces.emplace_back(literal, nullptr);
-        return;
-      }
-      size_t close = rest.find('}', open);
-      Place at{name.place.file, name.place.offset + 1 + consumed + open};
-      if (close == std::string_view::npos) reject(at, "a brace in a name is never closed", "'}'");
-      size_t begin = next_, found = begin;
-      std::vector<Error> ignored;
-      auto piece = std::make_unique<SourceFile>();
-      piece->name = name.place.file->name;
-      piece->text = std::string(rest.substr(open + 1, close - open - 1));
-      std::vector<Token> inner = tokenise(*piece, errors_);
-      for (Token &token : inner) token.place = at;
-      std::swap(tokens_, inner);
-      next_ = 0;
-      ExpressionRef value;
-      try {
-        value = expression();
-        if (peek().kind != TokenKind::end)
-          reject(at, "syntax error in a name", "'}'", describe(peek()));
-      } catch (const Failure &) {
-        std::swap(tokens_, inner);
-        next_ = found;
-        throw;
-      }
-      std::swap(tokens_, inner);
-      next_ = found;
-      name.pieces.emplace_back(literal, std::move(value));
-      consumed += close + 1;
-      rest = rest.substr(close + 1);
-    }
+  void add_value(Statement &s) {
+    Place place = cursor_.peek().place;
+    s.arguments.push_back({"", parse_expression(cursor_), place});
   }
 
-  bool at_end_of_statement() const {
-    return peek().kind == TokenKind::newline || peek().kind == TokenKind::end || is("}");
-  }
-
-  Statement named(Statement s, const std::string &word) {
-    s.kind = word == "input"    ? Statement::Kind::input
-             : word == "output" ? Statement::Kind::output
-                                : Statement::Kind::from;
-    if (word == "output" && at_end_of_statement()) return s;
-    if (peek().kind != TokenKind::word && peek().kind != TokenKind::text)
-      reject(peek().place, "syntax error", fmt::format("a name after '{}'", word),
-             describe(peek()));
+  Statement named(Statement s) {
+    s.kind = s.word == "input"    ? Statement::Kind::input
+             : s.word == "output" ? Statement::Kind::output
+                                  : Statement::Kind::from;
+    if (s.word == "output" && cursor_.at_end_of_statement()) return s;
+    if (!cursor_.is(TokenKind::word) && !cursor_.is(TokenKind::quoted))
+      cursor_.reject_here("syntax error", fmt::format("a name after '{}'", s.word));
     s.name = name();
-    if (word == "input") s.arguments.push_back({"", expression(), s.place});
+    if (s.word == "input") add_value(s);
     return s;
   }
 
   Statement let(Statement s) {
     s.kind = Statement::Kind::let;
-    s.variable = identifier("a name after 'let'");
-    expect("=", "in 'let'");
-    s.arguments.push_back({"", expression(), s.place});
+    s.word = cursor_.identifier("a name after 'let'");
+    cursor_.expect("=", "in 'let'");
+    add_value(s);
     return s;
   }
 
   Statement repeat(Statement s) {
     s.kind = Statement::Kind::repeat;
-    s.arguments.push_back({"", expression(), s.place});
-    if (accept("as")) s.variable = identifier("a name after 'as'");
+    s.word = {};
+    add_value(s);
+    if (cursor_.accept("as")) s.word = cursor_.identifier("a name after 'as'");
     s.bodies.push_back(block("'repeat'"));
     return s;
   }
 
   Statement condition(Statement s) {
     s.kind = Statement::Kind::condition;
-    s.arguments.push_back({"", expression(), s.place});
+    add_value(s);
     s.bodies.push_back(block("'if'"));
-    size_t mark = next_;
-    skip_newlines();
-    if (accept("else")) {
-      if (is("if")) {
-        Block nested;
-        nested.push_back(statement());
-        s.bodies.push_back(std::move(nested));
-      } else {
-        s.bodies.push_back(block("'else'"));
-      }
+    size_t mark = cursor_.position();
+    cursor_.skip_newlines();
+    if (!cursor_.accept("else")) {
+      cursor_.go_back(mark);
+    } else if (cursor_.is("if")) {
+      if (++depth_ > deepest)
+        cursor_.reject_here("too many 'else if'", fmt::format("at most {}", deepest));
+      s.bodies.emplace_back().push_back(statement());
+      --depth_;
     } else {
-      next_ = mark;
+      s.bodies.push_back(block("'else'"));
     }
     return s;
   }
 
   Statement join(Statement s) {
     s.kind = Statement::Kind::join;
-    Place open = peek().place;
-    expect("{", "before the branches");
-    skip_newlines();
-    while (!accept("}")) {
-      if (!is("{"))
-        reject(peek().place, fmt::format("syntax error in '{}'", s.callee),
-               "a branch in braces, or '}'", describe(peek()));
+    if (s.word == "concat" && cursor_.accept("axis")) add_value(s);
+    cursor_.expect("{", fmt::format("after '{}'", s.word));
+    for (cursor_.skip_newlines(); !cursor_.accept("}"); cursor_.skip_newlines()) {
+      if (!cursor_.is("{")) {
+        const Token &found = cursor_.peek();
+        cursor_.skip_group();
+        reject(found.place, fmt::format("syntax error in '{}'", s.word),
+               "a branch in braces, or '}'", describe(found));
+      }
       s.bodies.push_back(block("a branch"));
-      skip_newlines();
     }
     if (s.bodies.size() < 2)
-      reject(open, fmt::format("'{}' joins branches", s.callee), "at least two branches",
+      reject(s.place, fmt::format("'{}' joins branches", s.word), "at least two",
              fmt::format("{}", s.bodies.size()));
     return s;
   }
 
   Statement call(Statement s) {
     s.kind = Statement::Kind::call;
-    expect("(", "in a call");
-    skip_newlines();
-    while (!accept(")")) {
-      Argument argument{.option = "", .value = nullptr, .place = peek().place};
-      if (peek().kind == TokenKind::word && is("=", 1)) {
-        argument.option = take().text;
-        take();
+    cursor_.take();
+    cursor_.skip_newlines();
+    while (!cursor_.accept(")")) {
+      Argument argument{{}, nullptr, cursor_.peek().place};
+      if (cursor_.is(TokenKind::word) && cursor_.is("=", 1)) {
+        argument.option = cursor_.take().text;
+        cursor_.take();
       }
-      argument.value = expression();
+      argument.value = parse_expression(cursor_);
       s.arguments.push_back(std::move(argument));
-      skip_newlines();
-      if (!accept(",") && !is(")"))
-        reject(peek().place, "syntax error in a call", "',' or ')'", describe(peek()));
-      skip_newlines();
+      next_in_list("a call");
     }
     return s;
   }
 
-  Statement layer(Statement s, const std::string &word) {
+  // --- Layers
+
+  Statement layer(Statement s) {
     s.kind = Statement::Kind::layer;
-    const LayerRule *rule = find_layer(word);
-    if (!rule) {
-      std::vector<std::string> known = layer_names();
-      for (const char *other : {"repeat", "if", "let", "input", "output", "from", "concat", "add"})
-        known.emplace_back(other);
-      for (const Definition &definition : program_.definitions) known.push_back(definition.name);
-      std::string near = nearest(word, known);
-      reject(s.place, fmt::format("unknown layer '{}'", word),
-             near.empty() ? "a layer of the language or '(' after a block's name"
-                          : fmt::format("perhaps '{}'", near));
-    }
-    while (!at_end_of_statement()) {
-      Argument argument{.option = "", .value = nullptr, .place = peek().place};
-      auto is_option = [&](const OptionRule &option) { return is(option.name); };
-      auto option = std::ranges::find_if(rule->options, is_option);
-      if (option != rule->options.end()) {
-        argument.option = take().text;
-        if (!option->flag) argument.value = expression();
-      } else if (positional_count(s) >= rule->most) {
-        std::vector<std::string> names;
-        for (const OptionRule &o : rule->options) names.emplace_back(o.name);
-        std::string near = peek().kind == TokenKind::word ? nearest(peek().text, names) : "";
-        reject(peek().place, fmt::format("unexpected argument of '{}'", word),
-               !near.empty()   ? fmt::format("perhaps '{}'", near)
-               : names.empty() ? "the end of the statement"
-                               : fmt::format("one of {}", fmt::join(names, ", ")),
-               describe(peek()));
+    const LayerRule *rule = find_layer(s.word);
+    if (!rule) unknown_layer(s);
+    size_t positional = 0;
+    while (!cursor_.at_end_of_statement()) {
+      Argument argument{{}, nullptr, cursor_.peek().place};
+      if (const OptionRule *option = option_here(*rule)) {
+        auto is_same = [&](const Argument &other) { return other.option == option->name; };
+        if (std::ranges::any_of(s.arguments, is_same))
+          reject(argument.place, fmt::format("'{}' is given twice", option->name));
+        argument.option = cursor_.take().text;
+        bool alone = option->flag && (cursor_.at_end_of_statement() || option_here(*rule));
+        if (!alone) argument.value = parse_expression(cursor_);
+      } else if (positional++ == rule->most) {
+        unexpected_argument(*rule);
       } else {
-        argument.value = expression();
+        argument.value = parse_expression(cursor_);
       }
       s.arguments.push_back(std::move(argument));
     }
-    if (positional_count(s) < rule->least)
-      reject(peek().place, fmt::format("'{}' needs more arguments", word),
-             fmt::format("{}", rule->positional), describe(peek()));
+    if (positional < rule->least)
+      cursor_.reject_here(fmt::format("'{}' needs more values", s.word),
+                          std::string(rule->positional));
     return s;
   }
-  static size_t positional_count(const Statement &s) {
-    return static_cast<size_t>(
-        std::ranges::count_if(s.arguments, [](const Argument &a) { return a.option.empty(); }));
+  const OptionRule *option_here(const LayerRule &rule) const {
+    if (!cursor_.is(TokenKind::word)) return nullptr;
+    auto found = std::ranges::find(rule.options, cursor_.peek().text, &OptionRule::name);
+    return found == rule.options.end() ? nullptr : &*found;
   }
 
-  // --- Expressions, loosest binding first
-  ExpressionRef expression() {
-    if (++depth_ > deepest) {
-      depth_ = 0;
-      reject(peek().place, "an expression is nested too deeply",
-             fmt::format("at most {}", deepest));
-    }
-    ExpressionRef condition = binary(0);
-    if (is("?")) {
-      auto e = make(Expression::Kind::conditional, take().place, "?");
-      e->parts.push_back(std::move(condition));
-      e->parts.push_back(expression());
-      expect(":", "in a '?' expression");
-      e->parts.push_back(expression());
-      condition = std::move(e);
-    }
-    --depth_;
-    return condition;
+  [[noreturn]] void unexpected_argument(const LayerRule &rule) const {
+    std::vector<std::string> names;
+    for (const OptionRule &option : rule.options) names.emplace_back(option.name);
+    std::string otherwise = names.empty() ? "the end of the statement"
+                                          : fmt::format("one of {}", fmt::join(names, ", "));
+    cursor_.reject_here(fmt::format("unexpected argument of '{}'", rule.name),
+                        perhaps(cursor_.peek().text, names, otherwise));
   }
 
-  ExpressionRef binary(size_t level) {
-    static const std::vector<std::vector<std::string_view>> levels = {
-        {"or"}, {"and"}, {"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "%"}};
-    if (level == levels.size()) return unary();
-    ExpressionRef left = binary(level + 1);
-    int terms = 0;
-    while (true) {
-      auto found = std::ranges::find_if(levels[level], [&](auto op) { return is(op); });
-      if (found == levels[level].end()) return left;
-      if (++terms > 1000) reject(peek().place, "an expression is too long", "at most 1000 terms");
-      Token op = take();
-      auto e = make(Expression::Kind::binary, op.place, op.text);
-      e->parts.push_back(std::move(left));
-      e->parts.push_back(binary(level + 1));
-      left = std::move(e);
-    }
+  [[noreturn]] void unknown_layer(const Statement &s) const {
+    std::vector<std::string> known = layer_names();
+    known.insert(known.end(),
+                 {"repeat", "if", "let", "input", "output", "from", "concat", "add", "mul"});
+    for (const Definition &definition : program_.definitions) known.emplace_back(definition.name);
+    if (std::ranges::count(known, s.word))
+      cursor_.reject_here(fmt::format("'{}' is a block", s.word), "'(' and its arguments");
+    reject(s.place, fmt::format("unknown layer '{}'", s.word),
+           perhaps(s.word, known, "a layer, or '(' after the name of a block"));
   }
 
-  ExpressionRef unary() {
-    if (is("-") || is("not")) {
-      if (++depth_ > deepest) reject(peek().place, "an expression is nested too deeply");
-      Token op = take();
-      auto e = make(Expression::Kind::unary, op.place, op.text);
-      e->parts.push_back(unary());
-      --depth_;
-      return e;
-    }
-    return primary();
-  }
-
-  ExpressionRef primary() {
-    const Token token = peek();
-    switch (token.kind) {
-    case TokenKind::number: {
-      take();
-      auto e = make(Expression::Kind::number, token.place, "");
-      e->number = token.number;
-      return e;
-    }
-    case TokenKind::sizes: {
-      take();
-      auto e = make(Expression::Kind::sizes, token.place, "");
-      e->sizes = token.sizes;
-      return e;
-    }
-    case TokenKind::word: {
-      take();
-      if (token.text == "true" || token.text == "false") {
-        auto e = make(Expression::Kind::number, token.place, "");
-        e->number = token.text == "true";
-        return e;
-      }
-      auto e = make(Expression::Kind::name, token.place, token.text);
-      if (is("(")) {
-        e->kind = Expression::Kind::call;
-        take();
-        list(*e);
-      }
-      return e;
-    }
-    default:
-      break;
-    }
-    if (accept("(")) {
-      auto e = make(Expression::Kind::tuple, token.place, "");
-      list(*e);
-      if (e->parts.size() == 1) return std::move(e->parts[0]);
-      return e;
-    }
-    reject(token.place, "syntax error", "a value", describe(token));
-  }
-
-  void list(Expression &into) {
-    while (!accept(")")) {
-      into.parts.push_back(expression());
-      if (!accept(",") && !is(")"))
-        reject(peek().place, "syntax error in a list", "',' or ')'", describe(peek()));
-    }
-  }
-
-  static ExpressionRef make(Expression::Kind kind, const Place &place, std::string text) {
-    auto e = std::make_unique<Expression>();
-    e->kind = kind;
-    e->place = place;
-    e->text = std::move(text);
-    return e;
-  }
-
-  std::vector<Token> tokens_;
+  Cursor cursor_;
   Program &program_;
   std::vector<Include> &includes_;
   std::vector<Error> &errors_;
-  size_t next_ = 0;
   int depth_ = 0;
 };
 
