@@ -235,8 +235,9 @@ IrValue Emitter::exp(IrValue x) {
   IrType *type = x->getType();
   auto number = [&](double value) { return splat(type, value); };
   IrValue bounded = fmin(fmax(x, number(-104.0)), number(89.0));
-  IrValue n = ir.CreateIntrinsic(llvm::Intrinsic::floor, {type},
-                                 {fma(bounded, number(1.44269504088896341), number(0.5))});
+  // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to a whole number.
+  IrValue shift = number(0x1.8p23);
+  IrValue n = ir.CreateFSub(fma(bounded, number(1.44269504088896341), shift), shift);
   IrValue r = fma(n, number(-0.693359375), bounded);
   r = fma(n, number(2.12194440e-4), r);
   IrValue p = number(1.0 / 5040);

@@ -1,0 +1,191 @@
+// Compiled code against the reference evaluator: random graphs and narrow networks, over batches,
+// threads, targets and passes; and the same bits wherever the design promises them.
+#include "frontend/bundled.h"
+#include "frontend/weights.h"
+#include "ir/evaluate.h"
+#include "runtime/compare.h"
+#include "runtime/executable.h"
+#include "tests/random_graph.h"
+
+#include <cstring>
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <map>
+
+using namespace lathe;
+
+namespace {
+
+std::vector<Target> runnable_targets() {
+  std::vector<Target> targets;
+  for (const Target &target : known_targets())
+    if (host_supports(target)) targets.push_back(target);
+  return targets;
+}
+
+std::vector<Tensor> run(const std::shared_ptr<const Executable> &executable,
+                        const std::vector<Tensor> &inputs, int64_t images,
+                        const std::shared_ptr<ThreadPool> &pool) {
+  auto request = Request::create(executable, images, pool);
+  REQUIRE_MESSAGE(request, to_string(request.error()));
+  for (size_t i = 0; i < inputs.size(); ++i)
+    std::memcpy((*request)->input(i).raw_mutable(), inputs[i].raw(), inputs[i].bytes());
+  (*request)->run();
+  std::vector<Tensor> outputs;
+  for (size_t j = 0; j < executable->plan().outputs.size(); ++j) {
+    Tensor copy((*request)->output(j).dtype(), (*request)->output(j).shape());
+    std::memcpy(copy.raw_mutable(), (*request)->output(j).raw(), copy.bytes());
+    outputs.push_back(copy);
+  }
+  return outputs;
+}
+
+bool same_bits(const Tensor &a, const Tensor &b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+// Image n of a tensor.
+Tensor image(const Tensor &batch, int64_t n) {
+  Shape shape = batch.shape();
+  size_t bytes = batch.bytes() / size_t(shape[0]);
+  shape[0] = 1;
+  Tensor one(batch.dtype(), shape);
+  std::memcpy(one.raw_mutable(), batch.raw() + size_t(n) * bytes, bytes);
+  return one;
+}
+
+std::shared_ptr<const Executable> compile(const Graph &graph, const Target &target,
+                                          std::vector<std::string> disabled = {}) {
+  CompileOptions options;
+  options.target = target;
+  options.passes.disabled = std::move(disabled);
+  auto executable = Executable::compile(graph, options);
+  REQUIRE_MESSAGE(executable, to_string(executable.error()));
+  return *executable;
+}
+
+// Results of `graph` for three images: near the reference, and the same bits for any number of
+// threads and at any position of a batch.
+void check(const Graph &graph, const std::shared_ptr<const Executable> &executable,
+           const std::vector<Tensor> &inputs, const std::vector<Tensor> &references) {
+  static auto two_threads = std::make_shared<ThreadPool>(2);
+  auto outputs = run(executable, inputs, 3, nullptr);
+  REQUIRE(outputs.size() == references.size());
+  for (size_t j = 0; j < outputs.size(); ++j) {
+    CAPTURE(j);
+    REQUIRE(outputs[j].shape() == references[j].shape());
+    Comparison c = compare(outputs[j], references[j]);
+    CAPTURE(c.largest_error);
+    CAPTURE(c.largest_reference);
+    CHECK(c.within(1e-4));
+  }
+  auto threaded = run(executable, inputs, 3, two_threads);
+  for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(outputs[j], threaded[j]));
+  for (int64_t n : {0, 2}) {
+    std::vector<Tensor> single;
+    for (const Tensor &input : inputs) single.push_back(image(input, n));
+    auto alone = run(executable, single, 1, n == 0 ? nullptr : two_threads);
+    for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(alone[j], image(outputs[j], n)));
+  }
+  (void)graph;
+}
+
+std::string name_of(const Graph &graph) { return graph.name; }
+
+} // namespace
+
+TEST_CASE("random graphs compute what the evaluator computes, on every target of this machine") {
+  for (uint64_t seed = 0; seed < 120; ++seed) {
+    Graph graph = random_graph(seed);
+    CAPTURE(seed);
+    auto whole = verify(graph);
+    REQUIRE_MESSAGE(whole, to_string(whole.error()));
+    auto inputs = random_inputs(graph, seed, 3);
+    auto references = evaluate(graph, inputs);
+    REQUIRE_MESSAGE(references, to_string(references.error()));
+    for (const Target &target : runnable_targets()) {
+      CAPTURE(target.name);
+      auto executable = compile(graph, target);
+      REQUIRE(executable->plan().batched);
+      for (int64_t images : {1, 3}) {
+        auto sound = check_plan(executable->plan(), executable->graph(), images);
+        CHECK_MESSAGE(sound, to_string(sound.error()));
+      }
+      check(graph, executable, inputs, *references);
+    }
+  }
+}
+
+TEST_CASE("every optional pass can be left out") {
+  for (uint64_t seed = 1000; seed < 1020; ++seed) {
+    Graph graph = random_graph(seed);
+    CAPTURE(seed);
+    auto inputs = random_inputs(graph, seed, 3);
+    auto references = evaluate(graph, inputs);
+    REQUIRE(references);
+    for (const Pass &pass : pipeline()) {
+      if (!pass.optional) continue;
+      CAPTURE(pass.name);
+      check(graph, compile(graph, host_target(), {std::string(pass.name)}), inputs, *references);
+    }
+  }
+}
+
+namespace {
+// Parameters that make a network small enough to run in milliseconds.
+const std::map<std::string, std::map<std::string, double>> narrow = {
+    {"alexnet", {{"width", 6}, {"classes", 10}}},
+    {"alexnet_one_tower", {{"width", 6}, {"classes", 10}}},
+    {"alexnet_torchvision", {{"width", 4}, {"classes", 10}}},
+    {"densenet121", {{"growth", 2}, {"classes", 10}, {"size", 64}}},
+    {"googlenet", {{"width", 8}, {"classes", 10}, {"aux", 1}}},
+    {"googlenet_torchvision", {{"width", 8}, {"classes", 10}}},
+    {"inception_module", {{"size", 7}}},
+    {"inception_module_naive", {{"size", 7}}},
+    {"inception_v3", {{"width", 4}, {"classes", 10}, {"size", 107}}},
+    {"lenet5", {}},
+    {"nin", {{"width", 6}, {"classes", 10}}},
+    {"resnet18", {{"width", 4}, {"classes", 10}, {"size", 64}}},
+    {"resnet34", {{"width", 4}, {"classes", 10}, {"size", 64}}},
+    {"resnet50", {{"width", 4}, {"classes", 10}, {"size", 64}}},
+    {"resnet50_v1", {{"width", 4}, {"classes", 10}, {"size", 64}}},
+    {"resnet101", {{"width", 4}, {"classes", 10}, {"size", 64}}},
+    {"resnet152", {{"width", 4}, {"classes", 10}, {"size", 64}}},
+    {"resnet20_cifar", {{"width", 4}, {"blocks", 2}}},
+    {"squeezenet1_0", {{"width", 8}, {"classes", 10}, {"size", 96}}},
+    {"squeezenet1_1", {{"width", 8}, {"classes", 10}, {"size", 96}}},
+    {"vgg11", {{"width", 4}, {"classes", 10}, {"size", 32}}},
+    {"vgg13", {{"width", 4}, {"classes", 10}, {"size", 32}}},
+    {"vgg16", {{"width", 4}, {"classes", 10}, {"size", 32}}},
+    {"vgg19", {{"width", 4}, {"classes", 10}, {"size", 32}}},
+};
+
+Graph network(const std::string &name, const std::map<std::string, double> &parameters) {
+  auto graph = load_bundled(name, {.parameters = parameters, .include = {}});
+  REQUIRE_MESSAGE(graph, to_string(graph.error()));
+  auto done = randomise_weights(*graph, 7);
+  REQUIRE_MESSAGE(done, to_string(done.error()));
+  return before_softmax(std::move(*graph));
+}
+} // namespace
+
+TEST_CASE(
+    "narrow versions of every bundled network, on every target and with every pass left out") {
+  for (const std::string &name : bundled_models()) {
+    CAPTURE(name);
+    REQUIRE_MESSAGE(narrow.contains(name), "add the network to the table above");
+    Graph graph = network(name, narrow.at(name));
+    auto inputs = random_inputs(graph, 3, 3);
+    auto references = evaluate(graph, inputs);
+    REQUIRE_MESSAGE(references, to_string(references.error()));
+    for (const Target &target : runnable_targets()) {
+      CAPTURE(target.name);
+      check(graph, compile(graph, target), inputs, *references);
+    }
+    for (const Pass &pass : pipeline()) {
+      if (!pass.optional) continue;
+      CAPTURE(pass.name);
+      check(graph, compile(graph, host_target(), {std::string(pass.name)}), inputs, *references);
+    }
+    CHECK(name_of(graph) == name);
+  }
+}
