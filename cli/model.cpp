@@ -32,6 +32,9 @@ Result<Graph> load(const ModelOptions &options) {
 
 Result<Graph> load_with_weights(const ModelOptions &options) {
   LATHE_TRY(Graph graph, load(options));
+  auto say = [&]<typename... T>(fmt::format_string<T...> format, T &&...values) {
+    if (!options.quiet) fmt::print(stderr, format, std::forward<T>(values)...);
+  };
   auto bind = [&](const WeightsFile &file) -> Result<void> {
     LATHE_TRY(BindReport report, bind_weights(graph, file));
     if (!report.unused.empty())
@@ -43,14 +46,14 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
   if (!options.weights.empty()) {
     LATHE_TRY(WeightsFile file, WeightsFile::open(options.weights));
     LATHE_CHECK(bind(file));
-    fmt::print(stderr, "weights: {}\n", options.weights);
+    say("weights: {}\n", options.weights);
   } else if (auto bytes = bundled_weights(name); !bytes.empty() && options.settings.empty()) {
     LATHE_TRY(WeightsFile file, WeightsFile::parse(bytes, nullptr, name + ".safetensors"));
     LATHE_CHECK(bind(file));
-    fmt::print(stderr, "weights: trained, bundled with {}\n", name);
+    say("weights: trained, bundled with {}\n", name);
   } else {
     LATHE_CHECK(randomise_weights(graph, options.seed));
-    fmt::print(stderr, "weights: random, seed {}\n", options.seed);
+    say("weights: random, seed {}\n", options.seed);
   }
   return graph;
 }

@@ -19,6 +19,7 @@ struct ModelOptions {
   int threads = 0; // 0: as many as this process may use
   int64_t batch = 1;
   bool verbose = false;
+  bool quiet = false; // says nothing on stderr
 };
 
 // The graph as written, weights unbound.
