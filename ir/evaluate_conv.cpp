@@ -1,13 +1,18 @@
-// The reference convolution and dense layer: sums in float64. Plain loops, but the innermost runs
-// along an output row (or along K), so that a compiler keeps the machine busy: full-size networks
-// take seconds.
+// The reference convolution and dense layer. Sums, bias and the fused steps behind them stay in
+// float64; only the stored result is rounded, once. Plain loops, but the innermost runs along an
+// output row (or along K), so that a compiler keeps the machine busy: full-size networks take
+// seconds.
 #include "ir/evaluate_ops.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
-// One copy per instruction set, chosen at load time. Not under sanitizers, which cannot follow.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+// One copy per instruction set, chosen at load time. Which one cannot matter: the product of two
+// floats is exact in a double, so a fused multiply-add rounds as the two operations do, and the
+// order of additions is the source's. Sanitizers cannot follow the choice.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LATHE_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LATHE_CLONES
@@ -16,145 +21,164 @@
 namespace lathe {
 namespace {
 
-constexpr int64_t channels_at_once = 4;
+constexpr int64_t channels_at_once = 4, columns_at_once = 512;
+using Sums = double[channels_at_once][columns_at_once]; // fits a first-level cache
 
-// sums[m][x] += weights[m] * row[x * stride] for four output channels.
-LATHE_CLONES void accumulate_row(double *__restrict sums, int64_t pitch, const double *weights,
-                                 const float *__restrict row, int64_t stride, int64_t count) {
-  double *s0 = sums, *s1 = sums + pitch, *s2 = sums + 2 * pitch, *s3 = sums + 3 * pitch;
-  const double w0 = weights[0], w1 = weights[1], w2 = weights[2], w3 = weights[3];
-  if (stride == 1) {
-    for (int64_t i = 0; i < count; ++i) {
-      double x = row[i];
-      s0[i] += w0 * x;
-      s1[i] += w1 * x;
-      s2[i] += w2 * x;
-      s3[i] += w3 * x;
+struct Layer {
+  const Conv &op;
+  int64_t in_c, in_h, in_w, out_c, out_h, out_w;
+  int64_t group_in, group_out; // channels of one group
+  const float *weights;
+};
+
+// Part of a row of output pixels, in up to four channels of one group.
+struct Piece {
+  const float *input; // the group's first plane
+  int64_t channel, channels, row, column, columns;
+};
+
+LATHE_CLONES void sum_piece(const Layer &layer, const Piece &piece, Sums &sums) {
+  const Conv &op = layer.op;
+  const int64_t taps = op.kernel.h * op.kernel.w, filter = layer.group_in * taps;
+  for (double *channel : {sums[0], sums[1], sums[2], sums[3]})
+    std::fill_n(channel, piece.columns, 0.0);
+  for (int64_t c = 0; c < layer.group_in; ++c)
+    for (int64_t kh = 0; kh < op.kernel.h; ++kh) {
+      const int64_t y = piece.row * op.stride.h - op.pad.top + kh * op.dilation.h;
+      if (y < 0 || y >= layer.in_h) continue;
+      const float *row = piece.input + (c * layer.in_h + y) * layer.in_w;
+      for (int64_t kw = 0; kw < op.kernel.w; ++kw) {
+        // Output columns [first, last) of the piece whose tap falls inside the picture.
+        const int64_t stride = op.stride.w;
+        const int64_t start = piece.column * stride - op.pad.left + kw * op.dilation.w;
+        if (start >= layer.in_w) continue;
+        const int64_t first = start >= 0 ? 0 : (-start + stride - 1) / stride;
+        const int64_t last = std::min(piece.columns, (layer.in_w - 1 - start) / stride + 1);
+        double w[channels_at_once] = {};
+        for (int64_t m = 0; m < piece.channels; ++m)
+          w[m] = layer.weights[(piece.channel + m) * filter + c * taps + kh * op.kernel.w + kw];
+        auto accumulate = [&](int64_t step) {
+          for (int64_t i = first; i < last; ++i) {
+            const double x = row[start + i * step];
+            sums[0][i] += w[0] * x;
+            sums[1][i] += w[1] * x;
+            sums[2][i] += w[2] * x;
+            sums[3][i] += w[3] * x;
+          }
+        };
+        stride == 1 ? accumulate(1) : accumulate(stride);
+      }
     }
-  } else {
-    for (int64_t i = 0; i < count; ++i) {
-      double x = row[i * stride];
-      s0[i] += w0 * x;
-      s1[i] += w1 * x;
-      s2[i] += w2 * x;
-      s3[i] += w3 * x;
-    }
-  }
 }
 
-LATHE_CLONES double dot(const float *__restrict a, const float *__restrict b, int64_t count) {
-  double lanes[16] = {};
+LATHE_CLONES double dot(const float *a, const float *b, int64_t count) {
+  constexpr int64_t lanes = 16;
+  double partial[lanes] = {}, sum = 0;
   int64_t i = 0;
-  for (; i + 16 <= count; i += 16)
-    for (int64_t l = 0; l < 16; ++l) lanes[l] += double(a[i + l]) * double(b[i + l]);
-  double sum = 0;
-  for (; i < count; ++i) sum += double(a[i]) * double(b[i]);
-  for (double lane : lanes) sum += lane;
+  for (; i + lanes <= count; i += lanes)
+    for (int64_t l = 0; l < lanes; ++l) partial[l] += double{a[i + l]} * double{b[i + l]};
+  for (; i < count; ++i) sum += double{a[i]} * double{b[i]};
+  for (double lane : partial) sum += lane;
   return sum;
 }
 
-// Runs body(begin, end) over [0, count), on two threads where there is enough to do.
+// Runs body(begin, end) over [0, count), on two threads where there is enough to do and the system
+// gives one.
 template <typename Body> void in_parallel(int64_t count, double work, const Body &body) {
-  if (work < 3e7 || count < 2) return body(0, count);
-  std::thread other([&] { body(0, count / 2); });
-  body(count / 2, count);
-  other.join();
+  const int64_t half = work < 3e7 ? 0 : count / 2;
+  std::thread other;
+  if (half > 0) try {
+      other = std::thread([&] { body(0, half); });
+    } catch (const std::system_error &) {
+      body(0, half);
+    }
+  body(half, count);
+  if (other.joinable()) other.join();
 }
 
-// Post steps on one finished sum; operand i of the node is read at the same flat index.
-double finish(const std::vector<PostOp> &post, std::span<const Tensor> operands, int64_t index,
-              double value) {
-  size_t next = 0;
-  for (const PostOp &step : post) {
+// The bias of a layer's channel and its fused steps, applied to the sum of the element at `index`.
+template <typename Op>
+float finish(const Op &op, std::span<const Tensor> in, int64_t channel, int64_t index, double sum) {
+  if (op.bias) sum += double{in[2].f32()[static_cast<size_t>(channel)]};
+  size_t operand = fixed_inputs(op);
+  for (const PostOp &step : op.post) {
     if (auto *unary = std::get_if<Unary>(&step.op))
-      value = apply(*unary, value);
+      sum = apply(*unary, sum);
     else
-      value = apply(std::get<Binary>(step.op).kind, value,
-                    double(operands[next++].f32()[static_cast<size_t>(index)]));
+      sum = apply(std::get<Binary>(step.op).kind, sum,
+                  double{in[operand++].f32()[static_cast<size_t>(index)]});
   }
-  return value;
+  return static_cast<float>(sum);
 }
-
-// What convolve_block needs to know of the layer.
-struct ConvShape {
-  int64_t in_c, in_h, in_w, out_c, out_h, out_w, group_in, group_out;
-};
 
 } // namespace
 
-Tensor evaluate_conv(const Conv &op, std::span<const Tensor> in, const Type &type) {
-  Tensor result(DType::f32, type.shape);
-  const Shape &xs = in[0].shape(), &ys = type.shape;
-  const ConvShape s{xs[1], xs[2], xs[3], ys[1], ys[2], ys[3], xs[1] / op.groups, ys[1] / op.groups};
-  const float *x = in[0].f32().data(), *w = in[1].f32().data();
+Tensors compute(const Conv &op, const Operands &a) {
+  Tensor result = a.result();
+  const Shape &xs = a.shape(), &ys = result.shape();
+  Layer layer{.op = op,
+              .in_c = xs[1],
+              .in_h = xs[2],
+              .in_w = xs[3],
+              .out_c = ys[1],
+              .out_h = ys[2],
+              .out_w = ys[3],
+              .group_in = xs[1] / op.groups,
+              .group_out = ys[1] / op.groups,
+              .weights = a.in[1].f32().data()};
+  const Size2 one{};
+  if (op.kernel == one && op.stride == one &&
+      op.pad == Pads{}) { // rows do not matter: one long row
+    layer.in_w = layer.out_w = xs[2] * xs[3];
+    layer.in_h = layer.out_h = 1;
+  }
+  const float *x = a.x().f32().data();
   float *y = result.f32_mutable().data();
-  auto operands = in.subspan(fixed_inputs(op));
-  const int64_t taps = op.kernel.h * op.kernel.w,
-                blocks_per_group = (s.group_out + channels_at_once - 1) / channels_at_once;
 
-  // Output channels [m, m + 4) of a group, all rows of one image.
-  auto block = [&](int64_t image, int64_t group, int64_t m, std::vector<double> &sums) {
-    const int64_t live = std::min(channels_at_once, s.group_out - m),
-                  first = group * s.group_out + m;
-    for (int64_t oy = 0; oy < s.out_h; ++oy) {
-      std::ranges::fill(sums, 0.0);
-      for (int64_t c = 0; c < s.group_in; ++c) {
-        const float *plane = x + (image * s.in_c + group * s.group_in + c) * s.in_h * s.in_w;
-        for (int64_t kh = 0; kh < op.kernel.h; ++kh) {
-          int64_t iy = oy * op.stride.h - op.pad.top + kh * op.dilation.h;
-          if (iy < 0 || iy >= s.in_h) continue;
-          for (int64_t kw = 0; kw < op.kernel.w; ++kw) {
-            double weights[channels_at_once] = {};
-            for (int64_t i = 0; i < live; ++i)
-              weights[i] = w[((first + i) * s.group_in + c) * taps + kh * op.kernel.w + kw];
-            // Output columns whose tap falls inside the picture.
-            int64_t shift = kw * op.dilation.w - op.pad.left;
-            int64_t from = shift >= 0 ? 0 : (-shift + op.stride.w - 1) / op.stride.w;
-            int64_t to = std::min(s.out_w, (s.in_w - 1 - shift + op.stride.w) / op.stride.w);
-            if (s.in_w - 1 - shift < 0 || from >= to) continue;
-            accumulate_row(sums.data() + from, s.out_w, weights,
-                           plane + iy * s.in_w + from * op.stride.w + shift, op.stride.w,
-                           to - from);
-          }
+  // All rows of up to four output channels, from `channel` on, of one image.
+  auto compute_channels = [&](int64_t image, int64_t group, int64_t channel, int64_t channels) {
+    const float *input =
+        x + (image * layer.in_c + group * layer.group_in) * layer.in_h * layer.in_w;
+    Sums sums;
+    for (int64_t row = 0; row < layer.out_h; ++row)
+      for (int64_t column = 0; column < layer.out_w; column += columns_at_once) {
+        const int64_t columns = std::min(columns_at_once, layer.out_w - column);
+        sum_piece(layer, {input, channel, channels, row, column, columns}, sums);
+        for (int64_t m = 0; m < channels; ++m) {
+          const int64_t plane = image * layer.out_c + channel + m;
+          const int64_t index = (plane * layer.out_h + row) * layer.out_w + column;
+          for (int64_t i = 0; i < columns; ++i)
+            y[index + i] = finish(op, a.in, channel + m, index + i, sums[m][i]);
         }
       }
-      for (int64_t i = 0; i < live; ++i)
-        for (int64_t ox = 0; ox < s.out_w; ++ox) {
-          int64_t index = ((image * s.out_c + first + i) * s.out_h + oy) * s.out_w + ox;
-          double sum = sums[static_cast<size_t>(i * s.out_w + ox)];
-          if (op.bias) sum += double(in[2].f32()[static_cast<size_t>(first + i)]);
-          y[index] = static_cast<float>(finish(op.post, operands, index, sum));
-        }
-    }
   };
-  const int64_t blocks = xs[0] * op.groups * blocks_per_group;
-  const double work = double(element_count(ys)) * double(s.group_in * taps);
-  in_parallel(blocks, work, [&](int64_t begin, int64_t end) {
-    std::vector<double> sums(static_cast<size_t>(channels_at_once * s.out_w));
+  const int64_t blocks = (layer.group_out + channels_at_once - 1) / channels_at_once; // per group
+  const double work =
+      double(result.size()) * double(layer.group_in) * double(op.kernel.h * op.kernel.w);
+  in_parallel(xs[0] * op.groups * blocks, work, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      int64_t group = b / blocks_per_group % op.groups, image = b / blocks_per_group / op.groups;
-      block(image, group, b % blocks_per_group * channels_at_once, sums);
+      const int64_t image = b / blocks / op.groups, group = b / blocks % op.groups;
+      const int64_t done = b % blocks * channels_at_once;
+      compute_channels(image, group, group * layer.group_out + done,
+                       std::min(channels_at_once, layer.group_out - done));
     }
   });
-  return result;
+  return {result};
 }
 
-Tensor evaluate_dense(const Dense &op, std::span<const Tensor> in, const Type &type) {
-  Tensor result(DType::f32, type.shape);
-  const int64_t images = type.shape[0], outputs = type.shape[1], depth = in[0].shape()[1];
-  const float *x = in[0].f32().data(), *w = in[1].f32().data();
+Tensors compute(const Dense &op, const Operands &a) {
+  Tensor result = a.result();
+  const int64_t images = a.shape()[0], depth = a.shape()[1], outputs = result.shape()[1];
+  const float *x = a.x().f32().data(), *w = a.in[1].f32().data();
   float *y = result.f32_mutable().data();
-  auto operands = in.subspan(fixed_inputs(op));
-  in_parallel(outputs, double(images * outputs) * double(depth), [&](int64_t begin, int64_t end) {
+  in_parallel(outputs, double(result.size()) * double(depth), [&](int64_t begin, int64_t end) {
     for (int64_t n = 0; n < images; ++n)
       for (int64_t m = begin; m < end; ++m) {
-        double sum = dot(x + n * depth, w + m * depth, depth);
-        if (op.bias) sum += double(in[2].f32()[static_cast<size_t>(m)]);
-        int64_t index = n * outputs + m;
-        y[index] = static_cast<float>(finish(op.post, operands, index, sum));
+        const int64_t index = n * outputs + m;
+        y[index] = finish(op, a.in, m, index, dot(x + n * depth, w + m * depth, depth));
       }
   });
-  return result;
+  return {result};
 }
 
 } // namespace lathe

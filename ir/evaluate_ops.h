@@ -1,14 +1,58 @@
-// Parts of the evaluator that its files share.
+// The evaluator's ops, one function each, and what they share. `evaluate` calls them with inputs
+// that inference has accepted.
 #pragma once
 
 #include "ir/ops.h"
 
 namespace lathe {
 
+using Tensors = std::vector<Tensor>;
+
+struct Operands {
+  std::span<const Tensor> in;
+  std::span<const Type> types; // of the results
+
+  const Tensor &x() const { return in[0]; }
+  const Shape &shape() const { return in[0].shape(); }
+  Tensor result() const { return Tensor(types[0].dtype, types[0].shape); }
+};
+
+// A dimension and what stands before and behind it: index = (before * extent + i) * behind + rest.
+struct Axis {
+  size_t position;
+  int64_t before = 1, extent = 1, behind = 1;
+  Axis(const Shape &shape, int64_t axis) // negative counts from the end
+      : position(static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(shape.size()) : axis)),
+        extent(shape[position]) {
+    for (size_t i = 0; i < position; ++i) before *= shape[i];
+    for (size_t i = position + 1; i < shape.size(); ++i) behind *= shape[i];
+  }
+};
+
 double apply(const Unary &op, double x);
 double apply(BinaryKind kind, double a, double b);
 
-Tensor evaluate_conv(const Conv &op, std::span<const Tensor> inputs, const Type &type);
-Tensor evaluate_dense(const Dense &op, std::span<const Tensor> inputs, const Type &type);
+// evaluate_conv.cpp
+Tensors compute(const Conv &, const Operands &);
+Tensors compute(const Dense &, const Operands &);
+// evaluate_elementwise.cpp
+Tensors compute(const Unary &, const Operands &);
+Tensors compute(const Binary &, const Operands &);
+Tensors compute(const BatchNorm &, const Operands &);
+Tensors compute(const Dropout &, const Operands &);
+// evaluate_reduce.cpp
+Tensors compute(const Pool &, const Operands &);
+Tensors compute(const GlobalPool &, const Operands &);
+Tensors compute(const Lrn &, const Operands &);
+Tensors compute(const Softmax &, const Operands &);
+Tensors compute(const ReduceMean &, const Operands &);
+// evaluate_move.cpp
+Tensors compute(const Concat &, const Operands &);
+Tensors compute(const Slice &, const Operands &);
+Tensors compute(const Split &, const Operands &);
+Tensors compute(const Pad &, const Operands &);
+Tensors compute(const Reshape &, const Operands &);
+Tensors compute(const Flatten &, const Operands &);
+Tensors compute(const Transpose &, const Operands &);
 
 } // namespace lathe
