@@ -1,0 +1,213 @@
+// The command line as its users meet it: exit codes, messages that name the place, files in and
+// out.
+#include "frontend/npy.h"
+#include "frontend/output_file.h"
+#include "frontend/safetensors.h"
+
+#include <array>
+#include <cstdio>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace lathe;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Outcome {
+  int code;
+  std::string out; // stdout, then stderr
+};
+Outcome lathe_command(const std::string &arguments) {
+  std::string command = fmt::format("{} {} 2>&1", LATHE_PROGRAM, arguments);
+  FILE *pipe = popen(command.c_str(), "r");
+  REQUIRE(pipe);
+  Outcome outcome{0, ""};
+  std::array<char, 4096> buffer;
+  while (size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
+    outcome.out.append(buffer.data(), n);
+  int status = pclose(pipe);
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  return outcome;
+}
+// Runs and checks the exit code and that the message holds every one of `parts`.
+void expect(const std::string &arguments, int code, std::initializer_list<std::string> parts) {
+  Outcome outcome = lathe_command(arguments);
+  CAPTURE(arguments);
+  CAPTURE(outcome.out);
+  CHECK(outcome.code == code);
+  for (const std::string &part : parts) {
+    CAPTURE(part);
+    CHECK(outcome.out.find(part) != std::string::npos);
+  }
+}
+
+class Folder {
+public:
+  Folder() : path_(fs::temp_directory_path() / fmt::format("lathe-cli-{}", getpid())) {
+    fs::create_directories(path_);
+  }
+  ~Folder() { fs::remove_all(path_); }
+  std::string write(const std::string &name, std::string_view text) const {
+    std::string path = (path_ / name).string();
+    REQUIRE(write_file(path, {std::as_bytes(std::span(text))}));
+    return path;
+  }
+  std::string path(const std::string &name) const { return (path_ / name).string(); }
+
+private:
+  fs::path path_;
+};
+
+std::string network(const std::string &body) {
+  return fmt::format("network n {{\n  input x 3x8x8\n  {}\n}}\n", body);
+}
+
+} // namespace
+
+TEST_CASE("help teaches and succeeds") {
+  expect("--help", 0, {"run", "bench", "inspect", "dump", "verify", "Exit codes"});
+  expect("run --help", 0, {"--preset", "--labels", "--weights"});
+  expect("--version", 0, {"lathe"});
+}
+
+TEST_CASE("wrong usage") {
+  expect("", 2, {});
+  expect("fly", 2, {"subcommand"});
+  expect("run", 2, {"MODEL"});
+  expect("inspect lenet5 --format pdf", 2, {"pdf"});
+  expect("run lenet5 --target-cpu z80", 2, {"z80", "avx512", "plain"});
+  expect("run lenet5 --disable-pass nonsense", 2, {"nonsense", "fuse_bias"});
+  expect("run lenet5 --preset sepia -i x.png", 2, {"sepia", "torchvision"});
+  expect("run lenet5 --set colour=3", 2, {"colour", "classes"});
+  expect("run lenet5 --batch 0", 2, {"images"});
+}
+
+TEST_CASE("files that are not there, or are something else") {
+  Folder folder;
+  expect("run nowhere.net", 5, {"nowhere.net"});
+  expect("run resnet5O", 5, {"resnet50"});
+  expect("run lenet5 -w nowhere.safetensors", 5, {"nowhere.safetensors"});
+  expect("run lenet5 -i nowhere.png", 5, {"nowhere.png"});
+  expect("run lenet5 -o /nowhere/y.npy", 5, {"/nowhere/y.npy"});
+  expect("inspect " + folder.write("model.caffemodel", "x"), 4, {"model.caffemodel", ".net"});
+  fs::create_directories(folder.path("folder.net"));
+  expect("inspect " + folder.path("folder.net"), 5, {"folder.net"});
+}
+
+TEST_CASE("mistakes in a description are named with their place") {
+  Folder folder;
+  auto with = [&](const std::string &body) {
+    return "inspect " + folder.write("bad.net", network(body));
+  };
+  expect("inspect " + folder.write("bad.net", "network n {\n  input x 3x8x8\n"), 3,
+         {"bad.net:", "}"});
+  expect(with("convv 8 3x3"), 3, {"bad.net:3:3", "convv", "conv", "^"});
+  expect(with("conv 8"), 3, {"bad.net:3:", "kernel"});
+  expect(with("conv 8 3x3 stride 0"), 3, {"bad.net:3", "stride", "0"});
+  expect(with("conv 8 9x9"), 3, {"bad.net:3", "9"});
+  expect(with("dense 10"), 3, {"bad.net:3", "flatten"});
+  expect(with("conv 8 3x3 groups 2"), 3, {"bad.net:3", "groups"});
+  expect(with("add { { conv 4 3x3 } { conv 5 3x3 } }"), 3, {"bad.net:3", "4"});
+  expect(with("conv 8 3x3 strid 2"), 3, {"bad.net:3", "stride"});
+  expect(with("block(1)"), 3, {"bad.net:3"});
+  expect(with("conv width 3x3"), 3, {"bad.net:3", "width"});
+  // Several mistakes in one run.
+  Outcome outcome = lathe_command(with("convv 8 3x3\n  reluu\n  maxpol 2x2"));
+  for (const char *word : {"convv", "reluu", "maxpol"})
+    CHECK(outcome.out.find(word) != std::string::npos);
+}
+
+TEST_CASE("weights that do not fit") {
+  Folder folder;
+  std::string model = folder.write("m.net", network("a: conv 4 3x3; relu; b: conv 2 1x1"));
+  std::string weights = folder.path("w.safetensors");
+  REQUIRE(write_safetensors(weights, {{"a.weight", Tensor::splat(1, {4, 3, 3, 3})},
+                                      {"b.weight", Tensor::splat(1, {2, 5, 1, 1})}}));
+  // All that is wrong in one message.
+  expect("run " + model + " -w " + weights, 3, {"a.bias", "b.weight", "2x5x1x1", "b.bias"});
+  fs::resize_file(weights, fs::file_size(weights) - 8);
+  expect("run " + model + " -w " + weights, 3, {"w.safetensors"});
+  fs::resize_file(weights, 5);
+  expect("run " + model + " -w " + weights, 3, {"w.safetensors"});
+}
+
+TEST_CASE("inputs that do not fit") {
+  Folder folder;
+  std::string npy = folder.path("x.npy");
+  REQUIRE(write_npy(npy, Tensor::splat(0, {1, 3, 8, 8})));
+  expect("run lenet5 -i " + npy, 3, {"x.npy", "1x1x32x32", "1x3x8x8"});
+  expect("run lenet5 -i " + folder.write("torn.png", "\x89PNG\r\n\x1a\nnothing"), 3, {"torn.png"});
+  expect("run lenet5 -i " + folder.write("text.png", "hello"), 4, {"text.png"});
+  expect("run lenet5 --labels " + folder.write("labels.txt", "one\ntwo\n"), 3,
+         {"labels.txt", "10", "2"});
+}
+
+TEST_CASE("run reads and writes tensors") {
+  Folder folder;
+  Tensor x = Tensor::splat(0.5f, {2, 1, 32, 32});
+  REQUIRE(write_npy(folder.path("x.npy"), x));
+  expect(fmt::format("run lenet5 -i image={0}/x.npy -o {0}/y.npy", folder.path("")), 0,
+         {"trained"});
+  auto y = read_npy(folder.path("y.npy"));
+  REQUIRE(y);
+  CHECK(y->shape() == Shape{2, 10});
+  double sum = 0;
+  for (float p : y->f32()) sum += p;
+  CHECK(sum == doctest::Approx(2));
+  expect("run lenet5 --top 3", 0, {"random, seed 0"});
+}
+
+TEST_CASE("inspect, dump, verify and bench print what they promise") {
+  Folder folder;
+  auto json = nlohmann::json::parse(lathe_command("inspect alexnet --format json").out);
+  CHECK(json["parameters"] == 60'965'224);
+  CHECK(json["multiplies"] == 724'406'816);
+  CHECK(json["weighted_layers"] == 8);
+  for (const char *key : {"name", "inputs", "outputs", "layers", "weight_bytes", "arena_bytes",
+                          "arena_lower_bound_bytes", "scratch_bytes"})
+    CHECK(json.contains(key));
+  expect("inspect lenet5", 0, {"28x28x6", "14x14x6", "10x10x16", "5x5x16", "61,706", "416,520"});
+  expect("inspect", 0, {"resnet152", "googlenet", "trained"});
+  expect("inspect lenet5 --format dot", 0, {"digraph", "conv1"});
+  expect("dump lenet5 --after all", 0, {"after fuse_post_ops", "post = [tanh]"});
+  expect("dump lenet5 --emit plan", 0, {"kernel 0", "arena"});
+  expect("dump lenet5 --emit llvm", 0, {"define void @conv2d_f32_direct"});
+  expect("dump lenet5 --emit asm --target-cpu avx2", 0, {"vfmadd", "ymm"});
+  expect("dump lenet5 --emit asm --target-cpu neon", 0, {"fmla"});
+  expect("verify lenet5 --all-layers", 0, {"ok"});
+  expect("verify lenet5 --rtol 1e-12", 1, {"MISMATCH", "fc3"});
+  std::string report = folder.path("bench.json");
+  expect("bench lenet5 --batch 1,2 --threads 1,2 --duration 0.01 --json " + report, 0,
+         {"median ms"});
+  auto rows = nlohmann::json::parse(fopen(report.c_str(), "r"));
+  REQUIRE(rows.size() == 4);
+  for (const char *key : {"model",
+                          "batch",
+                          "threads",
+                          "precision",
+                          "min_ms",
+                          "median_ms",
+                          "p90_ms",
+                          "p99_ms",
+                          "mean_ms",
+                          "stddev_ms",
+                          "iterations",
+                          "gflops",
+                          "percent_of_peak",
+                          "compile_ms",
+                          "first_run_ms",
+                          "cache_hit",
+                          "arena_bytes",
+                          "arena_lower_bound_bytes",
+                          "weight_bytes",
+                          "peak_rss_bytes",
+                          "cpu",
+                          "isa",
+                          "version"})
+    CHECK(rows[0].contains(key));
+}
