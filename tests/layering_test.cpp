@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <regex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -61,12 +61,16 @@ struct Include {
 };
 
 std::vector<Include> includes(const fs::path &folder) {
-  static const std::regex directive(R"((?:^|\n)[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">])");
   std::vector<Include> found;
   for (const std::string &file : files(folder, {".h", ".cpp"})) {
-    const std::string text = read(file);
-    for (std::sregex_iterator it(text.begin(), text.end(), directive), end; it != end; ++it)
-      found.push_back({file, (*it)[2], (*it)[1] == "\""});
+    std::istringstream lines(read(file));
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::string directive, header;
+      words >> directive >> header;
+      if (directive == "#include" && header.size() > 2)
+        found.push_back({file, header.substr(1, header.size() - 2), header.front() == '"'});
+    }
   }
   return found;
 }
@@ -95,22 +99,27 @@ TEST_CASE("folders of ours are included in quotes, from the root of the tree") {
 }
 
 TEST_CASE("LLVM is seen by one private header only") {
-  const std::regex llvm("(llvm|llvm-c|clang|lld)/.*");
   for (const Include &include : includes("")) {
+    const std::string folder = include.header.substr(0, include.header.find('/'));
     INFO(include.file << " includes " << include.header);
-    CHECK((include.file == llvm_header || !std::regex_match(include.header, llvm)));
+    if (folder == "llvm" || folder == "llvm-c" || folder == "clang" || folder == "lld")
+      CHECK(include.file == llvm_header);
     if (include.header == llvm_header) CHECK(include.file != "codegen/codegen.h");
   }
 }
 
 TEST_CASE("no file names a host to take packages from") {
-  const std::regex host(R"(\b(deb|security|snapshot|ftp|archive)\.(debian|ubuntu)\.|)"
-                        R"(\b(pypi\.org|pythonhosted\.org|conda\.anaconda\.org)\b)");
+  const std::vector<std::string> hosts = {
+      "deb.debian.",     "security.debian.", "snapshot.debian.", "ftp.debian.",
+      "archive.ubuntu.", "pypi.org",         "pythonhosted.org", "conda.anaconda.org"};
   for (const std::string &file : files("", {"", ".txt", ".cmake", ".json", ".md", ".h", ".cpp",
                                             ".py", ".sh", ".toml", ".yml", ".net"})) {
     if (file == "tests/layering_test.cpp") continue;
-    INFO(file);
-    CHECK(!std::regex_search(read(file), host));
+    const std::string text = read(file);
+    for (const std::string &host : hosts) {
+      INFO(file << " names " << host);
+      CHECK(text.find(host) == std::string::npos);
+    }
   }
 }
 
