@@ -38,6 +38,9 @@ public:
 
   static Tensor splat(float value, Shape shape);
   static Tensor of(std::vector<float> values, Shape shape);
+  static Tensor of(std::initializer_list<float> values, Shape shape) {
+    return of(std::vector<float>(values), std::move(shape));
+  }
   static Tensor of(std::vector<int64_t> values, Shape shape);
 
   bool defined() const { return data_ != nullptr; }

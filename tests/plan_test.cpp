@@ -1,0 +1,68 @@
+// Plans of many random graphs, proved sound by the checker; and the checker's own eyesight.
+#include "passes/pipeline.h"
+#include "passes/plan.h"
+#include "tests/random_graph.h"
+
+#include <doctest/doctest.h>
+
+using namespace lathe;
+
+TEST_CASE("plans of 1,000 random graphs are sound, for one image and for several") {
+  const std::vector<Target> &targets = known_targets();
+  for (uint64_t seed = 0; seed < 1000; ++seed) {
+    CAPTURE(seed);
+    Graph graph = random_graph(10'000 + seed);
+    if (seed % 2) {
+      auto passes = run_passes(graph);
+      REQUIRE_MESSAGE(passes, to_string(passes.error()));
+    } else { // also without fusion: other aliases, other lifetimes
+      PipelineOptions few;
+      few.disabled = {"drop_identities", "fold_batch_norm", "fuse_bias", "fuse_post_ops"};
+      REQUIRE(run_passes(graph, few));
+    }
+    auto plan = make_plan(graph, targets[seed % targets.size()]);
+    REQUIRE_MESSAGE(plan, to_string(plan.error()));
+    CHECK(plan->batched);
+    CHECK(plan->arena_bytes.at(1) >= plan->arena_lower_bound_bytes.at(1));
+    for (int64_t images : {1, 2}) {
+      auto sound = check_plan(*plan, graph, images);
+      CHECK_MESSAGE(sound, to_string(sound.error()));
+    }
+  }
+}
+
+TEST_CASE("the checker sees a plan that is wrong") {
+  Graph graph = random_graph(7);
+  REQUIRE(run_passes(graph));
+  auto plan = make_plan(graph, known_targets()[0]);
+  REQUIRE(plan);
+  REQUIRE(check_plan(*plan, graph, 2));
+  int caught = 0, tried = 0;
+  for (size_t k = 0; k < plan->kernels.size(); ++k)
+    for (size_t o = 0; o < plan->kernels[k].operands.size(); ++o) {
+      Plan broken = *plan;
+      View &view = broken.kernels[k].operands[o];
+      if (view.space == Space::weights) continue;
+      view.offset.fixed += 4; // one element too far
+      ++tried;
+      caught += !check_plan(broken, graph, 2);
+    }
+  CHECK(tried > 3);
+  CHECK(caught == tried);
+  Plan shrunk = *plan; // buffers on top of each other
+  for (Kernel &kernel : shrunk.kernels)
+    for (View &view : kernel.operands)
+      if (view.space == Space::arena) view.offset.per_image = 0;
+  if (plan->kernels.size() > 2) CHECK_FALSE(check_plan(shrunk, graph, 1));
+}
+
+TEST_CASE("a graph that mixes images gets a plan of fixed shapes") {
+  Graph graph;
+  ValueId x = graph.add_input("x", {DType::f32, {1, 4, 6, 6}});
+  ValueId y = graph.add_node("turn", Transpose{{1, 0, 2, 3}}, {x}).value();
+  graph.outputs = {graph.add_node("relu", Unary{UnaryKind::relu}, {y}).value()};
+  auto plan = make_plan(graph, known_targets()[0]);
+  REQUIRE_MESSAGE(plan, to_string(plan.error()));
+  CHECK_FALSE(plan->batched);
+  CHECK(check_plan(*plan, graph, 1));
+}
