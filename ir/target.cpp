@@ -38,6 +38,14 @@ const std::vector<Target> &known_targets() {
        .vector_bytes = 16,
        .vector_registers = 32,
        .fma = true},
+      // Multiplies, rounds and adds as `plain` does.
+      {.name = "plain-aarch64",
+       .arch = Arch::aarch64,
+       .triple = "aarch64-unknown-linux-gnu",
+       .cpu = "generic",
+       .features = "+neon",
+       .vector_bytes = 16,
+       .vector_registers = 32},
   };
   return targets;
 }
