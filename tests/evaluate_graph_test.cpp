@@ -30,6 +30,13 @@ TEST_CASE("constants are made from their recipes") {
   CHECK(tensor->shape() == Shape{3, 2});
   CHECK(list(*tensor) == std::vector<float>{2, 8, 4, 10, 6, 12});
 
+  // One part read at two depths: it must last until the second.
+  const ConstantRef less = computed_constant(Unary{UnaryKind::neg}, {scaled}).value();
+  const ConstantRef more = computed_constant(Unary{UnaryKind::abs}, {less}).value();
+  auto both = materialise(computed_constant(Binary{BinaryKind::add}, {more, scaled}).value());
+  REQUIRE(both);
+  CHECK(list(*both) == std::vector<float>{4, 8, 12, 16, 20, 24});
+
   const ConstantRef unbound = named_constant("fc.weight", {DType::f32, {2, 1}});
   auto missing = materialise(computed_constant(Binary{BinaryKind::mul}, {w, unbound}).value());
   REQUIRE(!missing);
