@@ -64,9 +64,8 @@ Result<Graph> load_model(const std::string &model, const NetOptions &options) {
     return fail(Error{.code = ErrorCode::io,
                       .message = "no such file, and no bundled network of this name",
                       .file = model,
-                      .expected = near.empty()
-                                      ? "a .net file, or a name that `lathe inspect` lists"
-                                      : fmt::format("perhaps '{}'", near)});
+                      .expected = near.empty() ? "a .net file, or a name that `lathe inspect` lists"
+                                               : fmt::format("perhaps '{}'", near)});
   }
   if (extension == ".net") return load_net(model, options);
   return fail(Error{.code = ErrorCode::unsupported,

@@ -119,6 +119,7 @@ TEST_CASE("ResNet-20 answers as its author's on 1,000 pictures of CIFAR-10") {
   for (size_t n = 0; n < size_t(count); ++n)
     for (size_t p = 0; p < 1024; ++p)
       for (size_t c = 0; c < 3; ++c)
-        to[(n * 3 + c) * 1024 + p] = (float(from[(n * 1024 + p) * 3 + c]) / 255 - mean[c]) / deviation[c];
+        to[(n * 3 + c) * 1024 + p] =
+            (float(from[(n * 1024 + p) * 3 + c]) / 255 - mean[c]) / deviation[c];
   CHECK(top_classes(run(must(Executable::compile(graph)), batch)) == top_classes(expected));
 }
