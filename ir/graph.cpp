@@ -6,6 +6,18 @@
 
 namespace lathe {
 
+Constant::~Constant() {
+  std::vector<ConstantRef> pending = std::move(inputs);
+  while (!pending.empty()) {
+    ConstantRef part = std::move(pending.back());
+    pending.pop_back();
+    if (part.use_count() != 1) continue;
+    auto &parts = const_cast<Constant &>(*part).inputs; // we are its last owner
+    std::ranges::move(parts, std::back_inserter(pending));
+    parts.clear();
+  }
+}
+
 ConstantRef named_constant(std::string name, Type type) {
   return std::make_shared<Constant>(Constant{.type = std::move(type), .name = std::move(name)});
 }

@@ -26,6 +26,7 @@ struct Constant {
   std::optional<float> splat = {}; // every element
   std::optional<Op> op = {};       // with `inputs`: a computed constant
   std::vector<ConstantRef> inputs = {};
+  ~Constant(); // without recursion: recipes may be deep
 };
 ConstantRef named_constant(std::string name, Type type);   // data still unbound
 ConstantRef bound_constant(std::string name, Tensor data); // a named tensor with data

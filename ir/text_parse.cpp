@@ -254,7 +254,7 @@ private:
   ValueId value_id() {
     symbol("%");
     auto id = number<uint32_t>();
-    if (id > 10'000'000) reject("a smaller value number");
+    if (id > 1'000'000) reject("a smaller value number");
     if (id >= graph_.values.size()) graph_.values.resize(size_t(id) + 1);
     return id;
   }
