@@ -170,7 +170,7 @@ private:
     case Kind::repeat:
       return repeat(s, scope);
     case Kind::group:
-      return run_named(label(s, scope), s.bodies[0], Scope(&scope));
+      return run_named(s, label(s, scope), s.bodies[0], Scope(&scope));
     case Kind::condition:
       if (scope.number(*s.arguments[0].value) != 0)
         run_block(s.bodies[0], Scope(&scope));
@@ -180,11 +180,17 @@ private:
     }
   }
 
-  void run_named(const std::string &name, const Block &block, Scope scope) {
+  // Names inside start with `name`, which afterwards is also a name of the last value.
+  void run_named(const Statement &s, const std::string &name, const Block &block, Scope scope) {
     size_t before = prefix_.size();
     if (!name.empty()) prefix_ += name + ".";
+    check_length(prefix_, s.place);
     run_block(block, std::move(scope));
     prefix_.resize(before);
+    name_value(name);
+  }
+  void name_value(const std::string &name) {
+    if (!name.empty() && current_ != no_value) named_.try_emplace(prefix_ + name, current_);
   }
 
   void repeat(const Statement &s, const Scope &scope) {
@@ -198,8 +204,10 @@ private:
       budget_.take(s.place);
       Scope inner(&scope);
       if (!s.word.empty()) inner.set(s.word, {static_cast<double>(i)});
-      run_named(name.empty() ? "" : fmt::format("{}.{}", name, i), s.bodies[0], std::move(inner));
+      run_named(s, name.empty() ? "" : fmt::format("{}.{}", name, i), s.bodies[0],
+                std::move(inner));
     }
+    name_value(name);
   }
 
   void call(const Statement &s, const Scope &scope) {
@@ -216,7 +224,7 @@ private:
              fmt::format("at most {} levels", deepest_calls));
     Scope inner = bind(*block, arguments(*block, s, scope), s.place);
     calls_.emplace_back(block->name, s.place);
-    run_named(label(s, scope), block->body, std::move(inner));
+    run_named(s, label(s, scope), block->body, std::move(inner));
     calls_.pop_back();
   }
 
@@ -377,11 +385,15 @@ private:
     std::string stem = fmt::format("{}{}", prefix_, s.word);
     return fmt::format("{}_{}", stem, ++counters_[stem]);
   }
+  static void check_length(const std::string &name, const Place &place) {
+    if (name.size() > longest_name)
+      reject(place, "a name is too long", fmt::format("at most {} characters", longest_name),
+             fmt::format("{}", name.size()));
+  }
   // Names of inputs, layers and weights are unique in a graph.
   void claim(const std::string &name, const Place &place) {
-    if (name.empty() || name.size() > longest_name)
-      reject(place, "bad name", fmt::format("1 to {} characters", longest_name),
-             fmt::format("{}", name.size()));
+    if (name.empty()) reject(place, "a name is empty");
+    check_length(name, place);
     if (!taken_.insert(name).second) reject(place, fmt::format("'{}' is defined twice", name));
   }
 
