@@ -181,7 +181,8 @@ void add_run(CLI::App &app, Action &action) {
                    "how pictures are prepared: torchvision, caffe-bgr, fashion-mnist, raw");
   verb->add_option("--labels", o->labels, "a file with one class name per line");
   verb->add_option("--top", o->top, "how many classes to print")->capture_default_str();
-  verb->add_option("--threads", o->threads, "default: what this process may use");
+  verb->add_option("--threads", o->threads, "default: what this process may use")
+      ->check(CLI::Range(0, 1024));
   verb->add_option("--batch", o->batch, "number of images, for random input")
       ->capture_default_str();
   verb->callback([o, &action] { action = [o] { return run(*o); }; });

@@ -87,7 +87,8 @@ void add_verify(CLI::App &app, Action &action) {
                  "compare every layer that is left after the passes");
   verb->add_option("--rtol", o->tolerance, "largest error allowed, relative to the largest value")
       ->capture_default_str();
-  verb->add_option("--threads", o->threads, "default: what this process may use");
+  verb->add_option("--threads", o->threads, "default: what this process may use")
+      ->check(CLI::Range(0, 1024));
   verb->add_option("--batch", o->batch, "number of images")->capture_default_str();
   verb->callback([o, &action] { action = [o] { return verify_model(*o); }; });
 }

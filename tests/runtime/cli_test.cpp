@@ -85,6 +85,7 @@ TEST_CASE("wrong usage") {
   expect("run lenet5 --preset sepia -i x.png", 2, {"sepia", "torchvision"});
   expect("run lenet5 --set colour=3", 2, {"colour", "classes"});
   expect("run lenet5 --batch 0", 2, {"images"});
+  expect("run lenet5 --threads -3", 2, {"--threads"});
 }
 
 TEST_CASE("files that are not there, or are something else") {
