@@ -1,3 +1,4 @@
+// How an error reads.
 #include "ir/error.h"
 
 #include <fmt/format.h>

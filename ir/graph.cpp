@@ -57,13 +57,11 @@ Result<ValueId> Graph::add_node(std::string node_name, Op op, std::vector<ValueI
   for (ValueId id : node_inputs) types.push_back(type(id));
   auto results = infer_types(op, types);
   if (!results) {
-    Error error = results.error();
+    Error error = std::move(results).error();
     error.node = node_name;
     error.op = op_name(op);
-    if (error.file.empty()) {
-      error.file = source.file;
-      error.line = source.line;
-    }
+    error.file = source.file;
+    error.line = source.line;
     return fail(std::move(error));
   }
   Node node{std::move(node_name), std::move(op), std::move(node_inputs), {}, std::move(source), {}};

@@ -12,6 +12,8 @@ using Types = std::vector<Type>;
 
 // No kernel size, stride, dilation or padding of a sane network comes near; products stay exact.
 constexpr int64_t most_window = 1 << 24;
+// No dimension of a tensor that `checked_element_count` accepts is larger.
+constexpr int64_t most_extent = int64_t{1} << 40;
 
 std::unexpected<Error> rejected(std::string message, std::string expected, std::string found) {
   return fail(Error{.code = ErrorCode::invalid,
@@ -25,16 +27,6 @@ Result<void> check_range(std::string_view what, int64_t value, int64_t low, int6
   if (value >= low && value <= high) return {};
   return rejected(fmt::format("bad {}", what), fmt::format("{} to {}", low, high),
                   fmt::format("{}", value));
-}
-Result<void> check_window(const Size2 &kernel, const Size2 &stride, const Size2 &dilation,
-                          const Pads &pad) {
-  for (int64_t v : {kernel.h, kernel.w}) LATHE_CHECK(check_range("kernel size", v, 1, most_window));
-  for (int64_t v : {stride.h, stride.w}) LATHE_CHECK(check_range("stride", v, 1, most_window));
-  for (int64_t v : {dilation.h, dilation.w})
-    LATHE_CHECK(check_range("dilation", v, 1, most_window));
-  for (int64_t v : {pad.top, pad.left, pad.bottom, pad.right})
-    LATHE_CHECK(check_range("padding", v, 0, most_window));
-  return {};
 }
 
 Result<int64_t> normal_axis(int64_t axis, size_t rank) {
@@ -66,13 +58,20 @@ Result<void> check_f32(std::span<const Type> inputs) {
   return {};
 }
 
+Result<void> check_numbers(const Unary &op) {
+  if (!std::isnan(op.alpha) && !std::isnan(op.beta)) return {};
+  return rejected("bad parameter of an elementwise function", "numbers",
+                  fmt::format("alpha {}, beta {}", op.alpha, op.beta));
+}
 // Operands of fused post steps, from `first` on, must match the result.
 Result<void> check_post(const std::vector<PostOp> &post, std::span<const Type> inputs, size_t first,
                         const Shape &result) {
   size_t next = first;
-  for (const PostOp &step : post)
-    if (std::holds_alternative<Binary>(step.op))
-      LATHE_CHECK(check_shape(inputs[next++], result, "a fused operand"));
+  for (const PostOp &step : post) {
+    const auto *unary = std::get_if<Unary>(&step.op);
+    LATHE_CHECK(unary ? check_numbers(*unary)
+                      : check_shape(inputs[next++], result, "a fused operand"));
+  }
   return {};
 }
 size_t post_inputs(const std::vector<PostOp> &post) {
@@ -84,27 +83,32 @@ struct Rule {
   std::span<const Type> in;
   const Shape &x() const { return in[0].shape; }
 
+  // Height and width of what a convolution or pool makes of x.
+  template <typename Window> Result<Size2> window_extents(const Window &op, bool ceil_mode) const {
+    LATHE_TRY(int64_t h, window_extent(x()[2], op.kernel.h, op.stride.h, op.dilation.h, op.pad.top,
+                                       op.pad.bottom, ceil_mode));
+    LATHE_TRY(int64_t w, window_extent(x()[3], op.kernel.w, op.stride.w, op.dilation.w, op.pad.left,
+                                       op.pad.right, ceil_mode));
+    return Size2{h, w};
+  }
+
   Result<Types> operator()(const Conv &op) const {
     LATHE_CHECK(check_f32(in));
-    LATHE_CHECK(check_window(op.kernel, op.stride, op.dilation, op.pad));
     LATHE_CHECK(check_range("number of groups", op.groups, 1, most_window));
     LATHE_CHECK(check_rank(in[0], 4, "the input of a convolution"));
     LATHE_CHECK(check_rank(in[1], 4, "the weight of a convolution"));
+    LATHE_TRY(Size2 size, window_extents(op, false));
     int64_t outputs = in[1].shape[0];
     if (x()[1] % op.groups || outputs % op.groups)
       return rejected("channels do not divide into groups",
                       fmt::format("multiples of {}", op.groups),
                       fmt::format("{} input and {} output channels", x()[1], outputs));
-    LATHE_CHECK(check_range("number of output channels", outputs, 1, int64_t{1} << 40));
-    LATHE_CHECK(check_range("number of input channels", x()[1], 1, int64_t{1} << 40));
+    LATHE_CHECK(check_range("number of output channels", outputs, 1, most_extent));
+    LATHE_CHECK(check_range("number of input channels", x()[1], 1, most_extent));
     LATHE_CHECK(check_shape(in[1], {outputs, x()[1] / op.groups, op.kernel.h, op.kernel.w},
                             "the weight of a convolution"));
     if (op.bias) LATHE_CHECK(check_shape(in[2], {outputs}, "the bias of a convolution"));
-    LATHE_TRY(int64_t h, window_extent(x()[2], op.kernel.h, op.stride.h, op.dilation.h, op.pad.top,
-                                       op.pad.bottom, false));
-    LATHE_TRY(int64_t w, window_extent(x()[3], op.kernel.w, op.stride.w, op.dilation.w, op.pad.left,
-                                       op.pad.right, false));
-    Shape result{x()[0], outputs, h, w};
+    Shape result{x()[0], outputs, size.h, size.w};
     LATHE_CHECK(check_post(op.post, in, fixed_inputs(op), result));
     return one(DType::f32, result);
   }
@@ -113,6 +117,8 @@ struct Rule {
     LATHE_CHECK(check_rank(in[0], 2, "the input of a dense layer"));
     LATHE_CHECK(check_rank(in[1], 2, "the weight of a dense layer"));
     int64_t outputs = in[1].shape[0];
+    LATHE_CHECK(check_range("number of outputs", outputs, 1, most_extent));
+    LATHE_CHECK(check_range("number of inputs", x()[1], 1, most_extent));
     LATHE_CHECK(check_shape(in[1], {outputs, x()[1]}, "the weight of a dense layer"));
     if (op.bias) LATHE_CHECK(check_shape(in[2], {outputs}, "the bias of a dense layer"));
     Shape result{x()[0], outputs};
@@ -121,20 +127,21 @@ struct Rule {
   }
   Result<Types> operator()(const Pool &op) const {
     LATHE_CHECK(check_f32(in));
-    LATHE_CHECK(check_window(op.kernel, op.stride, op.dilation, op.pad));
     LATHE_CHECK(check_rank(in[0], 4, "the input of a pool"));
-    // A window inside the padding has no maximum and no mean.
+    LATHE_TRY(Size2 size, window_extents(op, op.ceil_mode));
+    // A window with no tap inside the picture has no maximum and no mean: it lies in the padding,
+    // or its taps step over the picture.
     auto reach = [](int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation; };
     if (std::max(op.pad.top, op.pad.bottom) > reach(op.kernel.h, op.dilation.h) ||
         std::max(op.pad.left, op.pad.right) > reach(op.kernel.w, op.dilation.w))
       return rejected("padding as large as the window of a pool", "less than the kernel",
                       fmt::format("kernel {}x{}, padding {} {} {} {}", op.kernel.h, op.kernel.w,
                                   op.pad.top, op.pad.left, op.pad.bottom, op.pad.right));
-    LATHE_TRY(int64_t h, window_extent(x()[2], op.kernel.h, op.stride.h, op.dilation.h, op.pad.top,
-                                       op.pad.bottom, op.ceil_mode));
-    LATHE_TRY(int64_t w, window_extent(x()[3], op.kernel.w, op.stride.w, op.dilation.w, op.pad.left,
-                                       op.pad.right, op.ceil_mode));
-    return one(DType::f32, {x()[0], x()[1], h, w});
+    if ((op.pad.top > 0 && op.dilation.h > x()[2]) || (op.pad.left > 0 && op.dilation.w > x()[3]))
+      return rejected("the taps of a padded pool may all miss the picture",
+                      "dilation no larger than the picture",
+                      fmt::format("dilation {}x{} of {}", op.dilation.h, op.dilation.w, show(x())));
+    return one(DType::f32, {x()[0], x()[1], size.h, size.w});
   }
   Result<Types> operator()(const GlobalPool &) const {
     LATHE_CHECK(check_f32(in));
@@ -146,7 +153,8 @@ struct Rule {
     LATHE_CHECK(check_f32(in));
     LATHE_CHECK(check_range("LRN size", op.size, 1, most_window));
     LATHE_CHECK(check_rank(in[0], 4, "the input of LRN"));
-    if (!std::isfinite(op.alpha) || !std::isfinite(op.beta) || !(op.k > 0) || !(op.alpha >= 0))
+    if (!std::isfinite(op.alpha) || !std::isfinite(op.beta) || !std::isfinite(op.k) ||
+        op.alpha < 0 || op.k <= 0)
       return rejected("bad LRN parameters", "alpha >= 0, k > 0, all finite",
                       fmt::format("alpha {}, beta {}, k {}", op.alpha, op.beta, op.k));
     return one(DType::f32, x());
@@ -164,6 +172,7 @@ struct Rule {
   }
   Result<Types> operator()(const Unary &op) const {
     if (op.kind != UnaryKind::identity) LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(check_numbers(op));
     return one(in[0].dtype, x());
   }
   Result<Types> operator()(const Binary &) const {
@@ -190,6 +199,7 @@ struct Rule {
         return rejected("parts of a concat differ",
                         fmt::format("{} but for axis {}", show(x()), axis), show(type.shape));
       result[a] += type.shape[a];
+      LATHE_CHECK(checked_element_count(result));
     }
     return one(in[0].dtype, result);
   }
@@ -207,7 +217,7 @@ struct Rule {
       if (seen[a])
         return rejected("an axis is sliced twice", "distinct axes", fmt::format("{}", axis));
       seen[a] = true;
-      LATHE_CHECK(check_range("slice step", op.step[i], 1, int64_t{1} << 40));
+      LATHE_CHECK(check_range("slice step", op.step[i], 1, most_extent));
       int64_t d = x()[a];
       auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + d : v, 0, d); };
       int64_t extent = std::max<int64_t>(0, clamp(op.end[i]) - clamp(op.begin[i]));
@@ -218,17 +228,17 @@ struct Rule {
   Result<Types> operator()(const Split &op) const {
     LATHE_TRY(int64_t axis, normal_axis(op.axis, x().size()));
     Types results;
-    int64_t total = 0;
+    auto a = static_cast<size_t>(axis);
+    int64_t rest = x()[a];
     for (int64_t size : op.sizes) {
-      LATHE_CHECK(check_range("split size", size, 0, x()[static_cast<size_t>(axis)]));
+      if (size < 0 || size > rest) break;
+      rest -= size;
       Shape part = x();
-      part[static_cast<size_t>(axis)] = size;
-      total += size;
+      part[a] = size;
       results.push_back({in[0].dtype, part});
     }
-    if (total != x()[static_cast<size_t>(axis)] || op.sizes.empty())
-      return rejected("sizes of a split do not add up",
-                      fmt::format("{}", x()[static_cast<size_t>(axis)]),
+    if (rest != 0 || op.sizes.empty() || results.size() != op.sizes.size())
+      return rejected("sizes of a split do not add up", fmt::format("{}", x()[a]),
                       fmt::format("[{}]", fmt::join(op.sizes, ", ")));
     return results;
   }
@@ -251,13 +261,13 @@ struct Rule {
     std::optional<size_t> open;
     for (size_t i = 0; i < op.shape.size(); ++i) {
       int64_t d = op.shape[i];
-      if (d == 0 && i < x().size()) d = x()[i];
+      if (d == 0) d = i < x().size() ? x()[i] : -2; // there is nothing to copy: an error
       if (d == -1 && !open) {
         open = i;
         result.push_back(1);
         continue;
       }
-      if (d < 0 || (d > 0 && known > (int64_t{1} << 40) / d))
+      if (d < 0 || (d > 0 && known > most_extent / d))
         return rejected("bad target of a reshape", "sizes, 0 for a copy, at most one -1",
                         fmt::format("[{}]", fmt::join(op.shape, ", ")));
       known *= d;
@@ -311,7 +321,11 @@ struct Rule {
     }
     return one(DType::f32, result);
   }
-  Result<Types> operator()(const Dropout &) const { return one(in[0].dtype, x()); }
+  Result<Types> operator()(const Dropout &op) const {
+    if (!(op.rate >= 0 && op.rate <= 1))
+      return rejected("bad dropout rate", "0 to 1", fmt::format("{}", op.rate));
+    return one(in[0].dtype, x());
+  }
 };
 
 // How many inputs an op takes.
@@ -337,6 +351,7 @@ Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs
     return rejected("wrong number of inputs",
                     fmt::format("{}{}", least, most > least ? " or more" : ""),
                     fmt::format("{}", inputs.size()));
+  for (const Type &type : inputs) LATHE_CHECK(checked_element_count(type.shape));
   return std::visit(Rule{inputs}, op);
 }
 
@@ -354,12 +369,19 @@ Result<Shape> broadcast(const Shape &a, const Shape &b) {
 
 Result<int64_t> window_extent(int64_t input, int64_t kernel, int64_t stride, int64_t dilation,
                               int64_t pad_before, int64_t pad_after, bool ceil_mode) {
-  int64_t reach = (kernel - 1) * dilation + 1;
-  int64_t room = input + pad_before + pad_after - reach;
-  if (room < 0 || input < 1)
-    return rejected("the window does not fit", fmt::format("at least {} rows or columns", reach),
+  LATHE_CHECK(check_range("kernel size", kernel, 1, most_window));
+  LATHE_CHECK(check_range("stride", stride, 1, most_window));
+  LATHE_CHECK(check_range("dilation", dilation, 1, most_window));
+  for (int64_t pad : {pad_before, pad_after})
+    LATHE_CHECK(check_range("padding", pad, 0, most_window));
+  LATHE_CHECK(check_range("number of rows or columns", input, 1, most_extent));
+  int64_t overhang = ceil_mode ? stride - 1 : 0; // of the last window over the padding's end
+  int64_t least = (kernel - 1) * dilation + 1 - overhang;
+  int64_t room = input + pad_before + pad_after - least;
+  if (room < 0)
+    return rejected("the window does not fit", fmt::format("at least {} rows or columns", least),
                     fmt::format("{} with padding {} and {}", input, pad_before, pad_after));
-  int64_t extent = (room + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  int64_t extent = room / stride + 1;
   // PyTorch and Caffe: the last window starts inside the picture or its leading padding.
   if (ceil_mode && (extent - 1) * stride >= input + pad_before) --extent;
   return extent;

@@ -1,13 +1,15 @@
-// Every op of the vocabulary by the name that text shows, with the attributes that the name
-// implies.
+// The ops by the names that text shows.
 #pragma once
 
 #include "ir/ops.h"
 
+#include <map>
+#include <string>
+
 namespace lathe {
 
-// A default-constructed op for a name ("conv", "relu", "max_pool", ...); nothing for an unknown
-// one.
-std::optional<Op> op_by_name(std::string_view name);
+// One op per name ("conv", "relu", "max_pool", ...): what the name implies, and otherwise the
+// defaults.
+const std::map<std::string, Op, std::less<>> &op_table();
 
 } // namespace lathe

@@ -1,7 +1,8 @@
 // Names of ops and kinds.
-#include "ir/ops.h"
+#include "ir/op_table.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace lathe {
 namespace {
@@ -42,5 +43,27 @@ std::optional<BinaryKind> binary_kind(std::string_view name) {
 }
 
 std::string op_name(const Op &op) { return std::visit(Namer{}, op); }
+
+const std::map<std::string, Op, std::less<>> &op_table() {
+  static const auto table = [] {
+    std::vector<Op> ops;
+    [&]<size_t... i>(std::index_sequence<i...>) {
+      (ops.emplace_back(std::in_place_index<i>), ...);
+    }(std::make_index_sequence<std::variant_size_v<Op>>{});
+    for (size_t kind = 0; kind < std::size(unary_names); ++kind)
+      ops.push_back(Unary{static_cast<UnaryKind>(kind)});
+    for (size_t kind = 0; kind < std::size(binary_names); ++kind)
+      ops.push_back(Binary{static_cast<BinaryKind>(kind)});
+    for (PoolKind kind : {PoolKind::max, PoolKind::average}) {
+      ops.push_back(Pool{kind, {}, {}, {}, {}});
+      ops.push_back(GlobalPool{kind});
+    }
+    ops.push_back(Softmax{-1, true});
+    std::map<std::string, Op, std::less<>> by_name;
+    for (Op &op : ops) by_name.emplace(op_name(op), std::move(op));
+    return by_name;
+  }();
+  return table;
+}
 
 } // namespace lathe

@@ -2,26 +2,48 @@
 #include "ir/graph.h"
 
 #include <algorithm>
+#include <limits>
+#include <unordered_set>
 
 namespace lathe {
 namespace {
 
-// Learnable elements among a node's constants: running statistics of batch norm are not.
-int64_t parameters_of(const Graph &graph, const Node &node) {
+// Counts of absurd models stay at the largest number instead of wrapping.
+int64_t sum(int64_t a, int64_t b) {
+  int64_t result = 0;
+  return __builtin_add_overflow(a, b, &result) ? std::numeric_limits<int64_t>::max() : result;
+}
+int64_t product(int64_t a, int64_t b) {
+  int64_t result = 0;
+  return __builtin_mul_overflow(a, b, &result) ? std::numeric_limits<int64_t>::max() : result;
+}
+
+using Seen = std::unordered_set<const Constant *>;
+
+// Elements of a node's learnable constants that no node before it had: not the running statistics
+// of batch norm, and not numbers that are part of the program rather than of the weights.
+int64_t parameters_of(const Graph &graph, const Node &node, Seen &seen) {
   size_t inputs = std::holds_alternative<BatchNorm>(node.op) ? 3 : node.inputs.size();
   int64_t total = 0;
-  for (size_t i = 1; i < inputs; ++i)
-    if (graph.constant(node.inputs[i])) total += element_count(graph.shape(node.inputs[i]));
+  for (size_t i = 0; i < inputs; ++i) {
+    const ConstantRef &constant = graph.constant(node.inputs[i]);
+    if (!constant || (constant->name.empty() && !constant->op)) continue;
+    if (seen.insert(constant.get()).second)
+      total = sum(total, element_count(graph.shape(node.inputs[i])));
+  }
   return total;
+}
+
+bool is_weighted(const Node &node) {
+  return std::holds_alternative<Conv>(node.op) || std::holds_alternative<Dense>(node.op);
 }
 
 // Multiplies of convolutions and dense layers, taps on padding included, per picture.
 int64_t multiplies_of(const Graph &graph, const Node &node) {
-  if (!std::holds_alternative<Conv>(node.op) && !std::holds_alternative<Dense>(node.op)) return 0;
+  if (!is_weighted(node)) return 0;
   const Shape &weight = graph.shape(node.inputs[1]), &result = graph.shape(node.outputs[0]);
-  if (element_count(result) <= 0) return 0;
-  int64_t depth = element_count(weight) / std::max<int64_t>(1, weight[0]);
-  return element_count(result) / result[0] * depth;
+  if (result[0] == 0) return 0;
+  return product(element_count(result) / result[0], element_count(weight) / weight[0]);
 }
 
 } // namespace
@@ -31,25 +53,24 @@ GraphSummary summarise(const Graph &graph) {
   // The longest path counted in weighted layers: shortcuts and branches do not add to the depth
   // that names a network (152 in ResNet-152, 22 in GoogLeNet).
   std::vector<int64_t> depth(graph.values.size(), 0);
+  Seen learnable, stored;
   for (const Node &node : graph.nodes) {
     LayerSummary layer{node.name, op_name(node.op), graph.shape(node.outputs[0]),
-                       parameters_of(graph, node), multiplies_of(graph, node)};
-    summary.parameters += layer.parameters;
-    summary.multiplies += layer.multiplies;
-    bool weighted = std::holds_alternative<Conv>(node.op) || std::holds_alternative<Dense>(node.op);
+                       parameters_of(graph, node, learnable), multiplies_of(graph, node)};
+    summary.parameters = sum(summary.parameters, layer.parameters);
+    summary.multiplies = sum(summary.multiplies, layer.multiplies);
     int64_t deepest = 0;
     for (ValueId id : node.inputs) deepest = std::max(deepest, depth[id]);
-    for (ValueId id : node.outputs) depth[id] = deepest + weighted;
+    for (ValueId id : node.outputs) depth[id] = deepest + is_weighted(node);
     summary.layers.push_back(std::move(layer));
   }
   for (ValueId id : graph.outputs)
     summary.weighted_layers = std::max(summary.weighted_layers, depth[id]);
-  std::vector<const Constant *> seen;
-  for (const Value &value : graph.values) {
-    if (!value.constant || std::ranges::count(seen, value.constant.get())) continue;
-    seen.push_back(value.constant.get());
-    summary.weight_bytes += element_count(value.type.shape) * int64_t(size_of(value.type.dtype));
-  }
+  for (const Value &value : graph.values)
+    if (value.constant && stored.insert(value.constant.get()).second)
+      summary.weight_bytes =
+          sum(summary.weight_bytes,
+              element_count(value.type.shape) * static_cast<int64_t>(size_of(value.type.dtype)));
   return summary;
 }
 

@@ -1,3 +1,4 @@
+// Element types, shapes, and tensors that own their bytes or share a file's.
 #include "ir/tensor.h"
 
 #include <algorithm>

@@ -6,6 +6,8 @@
 #include "ir/graph.h"
 #include "ir/op_table.h"
 
+#include <bit>
+#include <cmath>
 #include <fmt/format.h>
 #include <functional>
 #include <unordered_map>
@@ -32,9 +34,11 @@ std::string show(const Type &type) {
 }
 std::string show(int64_t value) { return fmt::format("{}", value); }
 std::string show(bool value) { return value ? "true" : "false"; }
+// The shortest that reads back to the same bits.
 std::string show(float value) {
+  if (std::isnan(value)) return fmt::format("{:#010x}", std::bit_cast<uint32_t>(value));
   return fmt::format("{}", value);
-} // shortest that reads back exactly
+}
 std::string show(const Size2 &size) { return fmt::format("{}x{}", size.h, size.w); }
 std::string show(const Pads &p) {
   return fmt::format("[{}, {}, {}, {}]", p.top, p.left, p.bottom, p.right);
@@ -54,17 +58,19 @@ std::string show(const std::vector<PostOp> &post) {
   return "[" + text + "]";
 }
 
+template <typename T> bool same(const T &a, const T &b) { return a == b; }
+bool same(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
+
 // " {name = value, ...}" of the attributes that differ from the op of the same name.
 std::string attributes(const Op &op) {
   std::string text;
   std::visit(
       [&]<typename T>(const T &o) {
-        const Op plain = op_by_name(op_name(op)).value();
-        const T &standard = std::get<T>(plain);
+        const T &standard = std::get<T>(op_table().at(op_name(op)));
         std::apply(
             [&](const auto &...field) {
               auto add = [&](const auto &f) {
-                if (o.*(f.member) == standard.*(f.member)) return;
+                if (same(o.*(f.member), standard.*(f.member))) return;
                 text +=
                     fmt::format("{}{} = {}", text.empty() ? "" : ", ", f.name, show(o.*(f.member)));
               };
@@ -78,22 +84,25 @@ std::string attributes(const Op &op) {
 
 std::string literal(const Tensor &tensor) {
   std::string text;
-  auto append = [&](const auto &values) {
-    for (const auto &value : values) text += (text.empty() ? "" : ", ") + fmt::format("{}", value);
+  auto append = [&]<typename Shown, typename Stored>(std::span<const Stored> values) {
+    for (Stored value : values) {
+      if (!text.empty()) text += ", ";
+      text += show(static_cast<Shown>(value));
+    }
   };
   switch (tensor.dtype()) {
   case DType::f32:
-    append(tensor.f32());
+    append.operator()<float>(tensor.f32());
     break;
   case DType::i64:
-    append(tensor.as<int64_t>());
+    append.operator()<int64_t>(tensor.as<int64_t>());
     break;
   case DType::i32:
-    append(tensor.as<int32_t>());
+    append.operator()<int64_t>(tensor.as<int32_t>());
     break;
   case DType::boolean:
-    for (uint8_t value : tensor.as<uint8_t>())
-      text += text.empty() ? show(value != 0) : ", " + show(value != 0);
+    append.operator()<bool>(tensor.as<uint8_t>());
+    break;
   }
   return "[" + text + "]";
 }

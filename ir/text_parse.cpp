@@ -2,42 +2,13 @@
 #include "ir/graph.h"
 #include "ir/op_table.h"
 
+#include <algorithm>
+#include <bit>
 #include <charconv>
 #include <fmt/format.h>
-#include <limits>
-#include <map>
+#include <unordered_map>
 
 namespace lathe {
-
-std::optional<Op> op_by_name(std::string_view name) {
-  if (auto kind = unary_kind(name)) return Unary{*kind};
-  if (auto kind = binary_kind(name)) return Binary{*kind};
-  Pool max, average;
-  average.kind = PoolKind::average;
-  static const std::map<std::string_view, Op> table = {
-      {"conv", Conv{}},
-      {"dense", Dense{}},
-      {"max_pool", max},
-      {"average_pool", average},
-      {"global_max_pool", GlobalPool{PoolKind::max}},
-      {"global_average_pool", GlobalPool{PoolKind::average}},
-      {"lrn", Lrn{}},
-      {"batch_norm", BatchNorm{}},
-      {"softmax", Softmax{}},
-      {"log_softmax", Softmax{-1, true}},
-      {"concat", Concat{}},
-      {"slice", Slice{}},
-      {"split", Split{}},
-      {"pad", Pad{}},
-      {"reshape", Reshape{}},
-      {"flatten", Flatten{}},
-      {"transpose", Transpose{}},
-      {"reduce_mean", ReduceMean{}},
-      {"dropout", Dropout{}},
-  };
-  auto found = table.find(name);
-  return found == table.end() ? std::nullopt : std::optional(found->second);
-}
 
 namespace {
 
@@ -60,31 +31,33 @@ public:
     } catch (Failure &failure) {
       return fail(std::move(failure.error));
     }
-    LATHE_CHECK(verify(graph_));
+    if (auto whole = verify(graph_); !whole) {
+      auto node = std::ranges::find(graph_.nodes, whole.error().node, &Node::name);
+      size_t index = static_cast<size_t>(node - graph_.nodes.begin());
+      if (index < node_at_.size()) at_ = node_at_[index];
+      return fail(placed(std::move(whole).error()));
+    }
     return std::move(graph_);
   }
 
 private:
   // --- Characters
+  // The error with the present place in this text.
+  Error placed(Error error) {
+    std::string_view before = text_.substr(0, at_);
+    error.file = file_;
+    error.line = static_cast<int>(1 + std::ranges::count(before, '\n'));
+    error.column = static_cast<int>(before.size() - (before.rfind('\n') + 1)) + 1;
+    return error;
+  }
   [[noreturn]] void reject(std::string expected) {
-    int line = 1, column = 1;
-    for (size_t i = 0; i < at_ && i < text_.size(); ++i) {
-      ++column;
-      if (text_[i] == '\n') {
-        ++line;
-        column = 1;
-      }
-    }
     std::string found = at_ < text_.size() ? fmt::format("'{}'", text_.substr(at_, 12)) : "the end";
     for (char &c : found)
       if (static_cast<unsigned char>(c) < 0x20) c = ' ';
-    throw Failure{Error{.code = ErrorCode::invalid,
-                        .message = "bad graph text",
-                        .file = std::string(file_),
-                        .line = line,
-                        .column = column,
-                        .expected = std::move(expected),
-                        .found = found}};
+    throw Failure{placed({.code = ErrorCode::invalid,
+                          .message = "bad graph text",
+                          .expected = std::move(expected),
+                          .found = std::move(found)})};
   }
   void skip_blank() {
     while (at_ < text_.size()) {
@@ -135,7 +108,7 @@ private:
         continue;
       }
       if (at_ < text_.size() && text_[at_] == 'x') {
-        int value = 0;
+        unsigned char value = 0;
         if (at_ + 3 > text_.size()) reject("two hexadecimal digits");
         auto [stop, status] =
             std::from_chars(text_.data() + at_ + 1, text_.data() + at_ + 3, value, 16);
@@ -149,10 +122,11 @@ private:
       }
     }
   }
-  template <typename T> T number() {
+  template <typename T> T number(auto... base) {
     skip_blank();
     T value{};
-    auto [stop, status] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), value);
+    auto [stop, status] =
+        std::from_chars(text_.data() + at_, text_.data() + text_.size(), value, base...);
     if (status != std::errc{}) reject("a number");
     at_ = size_t(stop - text_.data());
     return value;
@@ -168,7 +142,13 @@ private:
 
   // --- Attributes
   void read(int64_t &value) { value = number<int64_t>(); }
-  void read(float &value) { value = number<float>(); }
+  void read(int32_t &value) { value = number<int32_t>(); }
+  void read(float &value) { // a decimal, or the bits of a NaN
+    if (accept("0x"))
+      value = std::bit_cast<float>(number<uint32_t>(16));
+    else
+      value = number<float>();
+  }
   void read(bool &value) {
     std::string_view text = name();
     if (text != "true" && text != "false") reject("true or false");
@@ -191,26 +171,36 @@ private:
   }
   void read(UnaryKind &kind) { kind = known(unary_kind(name()), "an elementwise function"); }
   void read(BinaryKind &kind) { kind = known(binary_kind(name()), "an elementwise operator"); }
-  void read(PoolKind &kind) { kind = name() == "max" ? PoolKind::max : PoolKind::average; }
+  void read(PoolKind &kind) {
+    std::string_view text = name();
+    if (text != "max" && text != "average") reject("max or average");
+    kind = text == "max" ? PoolKind::max : PoolKind::average;
+  }
   void read(std::vector<PostOp> &post) {
     post.clear();
     list("[", "]", [&] {
       Op op = operation();
+      // Before its attributes: only these have no list of their own, so that nothing nests deeper.
+      if (!std::holds_alternative<Unary>(op) && !std::holds_alternative<Binary>(op))
+        reject("an elementwise op");
       attributes(op);
       if (auto *unary = std::get_if<Unary>(&op))
         post.push_back({*unary});
-      else if (auto *binary = std::get_if<Binary>(&op))
-        post.push_back({*binary});
       else
-        reject("an elementwise op");
+        post.push_back({std::get<Binary>(op)});
     });
   }
   template <typename T> T known(std::optional<T> value, std::string_view what) {
     if (!value) reject(std::string(what));
     return *value;
   }
-  Op operation() { return known(op_by_name(name()), "an op"); }
-  // " {name = value, ...}", if it is there. A post list nests once: its ops have no lists.
+  Op operation() { return op_named(name(), "an op"); }
+  Op op_named(std::string_view op, std::string_view expected) {
+    auto found = op_table().find(op);
+    if (found == op_table().end()) reject(std::string(expected));
+    return found->second;
+  }
+  // " {name = value, ...}", if it is there.
   void attributes(Op &op) {
     if (!accept("{")) return;
     do {
@@ -254,8 +244,16 @@ private:
   ValueId value_id() {
     symbol("%");
     auto id = number<uint32_t>();
-    if (id > 1'000'000) reject("a smaller value number");
+    // A gap in the numbers is fine, but no reason to make more values than the text could name.
+    if (id > std::max<size_t>(10'000, text_.size())) reject("a smaller value number");
     if (id >= graph_.values.size()) graph_.values.resize(size_t(id) + 1);
+    return id;
+  }
+  ValueId new_value() {
+    ValueId id = value_id();
+    if (id >= defined_.size()) defined_.resize(size_t(id) + 1);
+    if (defined_[id]) reject("a value that is not yet defined");
+    defined_[id] = true;
     return id;
   }
   ConstantRef recipe_ref() {
@@ -268,7 +266,7 @@ private:
   void statement() {
     std::string_view kind = name();
     if (kind == "input") {
-      ValueId id = value_id();
+      ValueId id = new_value();
       std::string value_name = quoted();
       symbol(":");
       graph_.values[id] = {value_name, type(), nullptr};
@@ -279,9 +277,9 @@ private:
       symbol(":");
       Type t = type();
       symbol("=");
-      recipes_[id] = recipe(t);
+      if (!recipes_.emplace(id, recipe(t)).second) reject("a recipe that is not yet defined");
     } else if (kind == "const") {
-      ValueId id = value_id();
+      ValueId id = new_value();
       std::string value_name = quoted();
       symbol("=");
       ConstantRef constant = recipe_ref();
@@ -301,59 +299,60 @@ private:
     if (how == "named") return named_constant(quoted(), type);
     if (how == "splat") {
       if (type.dtype != DType::f32) reject("a splat of f32");
-      return splat_constant(number<float>(), type.shape);
+      float value = 0;
+      read(value);
+      return splat_constant(value, type.shape);
     }
     if (how == "literal") return literal(type);
-    Op op = known(op_by_name(how), "named, splat, literal or an op");
+    Op op = op_named(how, "named, splat, literal or an op");
     std::vector<ConstantRef> inputs;
     list("(", ")", [&] { inputs.push_back(recipe_ref()); });
     attributes(op);
     auto result = computed_constant(op, inputs);
-    if (!result) throw Failure{result.error()};
+    if (!result) {
+      Error error = std::move(result).error();
+      error.op = op_name(op);
+      throw Failure{placed(std::move(error))};
+    }
     if ((*result)->type != type) reject(fmt::format("a type that {} gives", op_name(op)));
     return *result;
   }
 
   ConstantRef literal(const Type &type) {
-    std::vector<double> reals;
-    std::vector<int64_t> integers;
+    switch (type.dtype) {
+    case DType::f32:
+      return literal_of<float, float>(type);
+    case DType::i64:
+      return literal_of<int64_t, int64_t>(type);
+    case DType::i32:
+      return literal_of<int32_t, int32_t>(type);
+    case DType::boolean:
+      return literal_of<uint8_t, bool>(type);
+    }
+    return nullptr;
+  }
+  template <typename Stored, typename Written> ConstantRef literal_of(const Type &type) {
+    std::vector<Stored> values;
     list("[", "]", [&] {
-      if (type.dtype == DType::f32) {
-        reals.push_back(number<float>());
-      } else if (type.dtype == DType::boolean) {
-        bool value = false;
-        read(value);
-        integers.push_back(value);
-      } else {
-        integers.push_back(number<int64_t>());
-      }
+      Written value{};
+      read(value);
+      values.push_back(static_cast<Stored>(value));
     });
-    if (int64_t(reals.size() + integers.size()) != element_count(type.shape))
+    if (static_cast<int64_t>(values.size()) != element_count(type.shape))
       reject("as many elements as the shape has");
     Tensor tensor(type.dtype, type.shape);
-    for (size_t i = 0; i < size_t(tensor.size()); ++i) switch (type.dtype) {
-      case DType::f32:
-        tensor.f32_mutable()[i] = float(reals[i]);
-        break;
-      case DType::i64:
-        tensor.as_mutable<int64_t>()[i] = integers[i];
-        break;
-      case DType::i32:
-        tensor.as_mutable<int32_t>()[i] = int32_t(integers[i]);
-        break;
-      case DType::boolean:
-        tensor.as_mutable<uint8_t>()[i] = integers[i] != 0;
-        break;
-      }
+    std::ranges::copy(values, tensor.as_mutable<Stored>().begin());
     return literal_constant(std::move(tensor));
   }
 
   void node() {
     Node node;
+    skip_blank();
+    node_at_.push_back(at_);
     node.name = quoted();
     symbol("->");
     do {
-      ValueId id = value_id();
+      ValueId id = new_value();
       std::string value_name = quoted();
       symbol(":");
       graph_.values[id] = {value_name, type(), nullptr};
@@ -375,7 +374,9 @@ private:
   std::string_view text_, file_;
   size_t at_ = 0;
   Graph graph_;
-  std::map<uint32_t, ConstantRef> recipes_;
+  std::vector<size_t> node_at_; // places of the nodes
+  std::vector<bool> defined_;   // by ValueId
+  std::unordered_map<uint32_t, ConstantRef> recipes_;
 };
 
 } // namespace
