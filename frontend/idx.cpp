@@ -38,22 +38,24 @@ public:
       const auto part = std::min<size_t>(rest_.size(), std::numeric_limits<uInt>::max());
       stream_.next_in = reinterpret_cast<Bytef *>(const_cast<std::byte *>(rest_.data()));
       stream_.avail_in = static_cast<uInt>(part);
-      const int status = inflate(&stream_, Z_NO_FLUSH);
+      status_ = inflate(&stream_, Z_NO_FLUSH);
       rest_ = rest_.subspan(part - stream_.avail_in);
-      if (status != Z_OK && stream_.avail_out > 0) return false; // the end, or damage
+      if (status_ != Z_OK && stream_.avail_out > 0) return false; // the end, or damage
     }
     return true;
   }
   // At most so much can follow: no deflate stream shrinks by more than 1032 to 1.
   size_t most_left() const { return rest_.size() * (zipped_ ? 1032 : 1) + 1032; }
+  // Nothing follows, and a gzip stream has come to its checksum and passed it.
   bool at_end() {
     uint8_t one;
-    return !read({&one, 1});
+    return !read({&one, 1}) && (!zipped_ || status_ == Z_STREAM_END);
   }
 
 private:
   std::span<const std::byte> rest_;
   bool zipped_ = false;
+  int status_ = Z_OK;
   z_stream stream_{};
 };
 
@@ -83,7 +85,7 @@ Result<IdxArray> read_idx(const std::string &path) {
     return refuse("the idx file is truncated or damaged"); // before we allocate for it
   result.values.resize(static_cast<size_t>(*count));
   if (!source.read(result.values)) return refuse("the idx file is truncated or damaged");
-  if (!source.at_end()) return refuse("the idx file is longer than its array");
+  if (!source.at_end()) return refuse("the idx file does not end with its array");
   return result;
 }
 

@@ -25,14 +25,14 @@ std::vector<Taps> triangle_taps(int64_t input, int64_t full, int64_t begin, int6
     std::vector<double> weights;
     double sum = 0;
     for (int64_t p = first; p < last; ++p) {
-      double distance = std::abs((static_cast<double>(p) - centre + 0.5) / support);
+      double distance = std::abs((static_cast<double>(p) - centre + 0.5) * (1 / support));
       weights.push_back(std::max(0.0, 1 - distance));
       sum += weights.back();
     }
     Taps taps{first, {}};
     for (double w : weights)
       taps.weights.push_back(
-          static_cast<int32_t>(std::floor(w / sum * (1 << fraction_bits) + 0.5)));
+          static_cast<int32_t>(std::floor(w * (1 / sum) * (1 << fraction_bits) + 0.5)));
     result.push_back(std::move(taps));
   }
   return result;

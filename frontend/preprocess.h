@@ -27,7 +27,8 @@ Result<Tensor> preprocess(const Image &image, Preset preset, int64_t channels, i
                           int64_t width);
 
 // The part at (x, y) of the picture resized to `full`. Bilinear, wider where it shrinks so that
-// every pixel counts; the same bytes as Pillow's Image.resize(full, BILINEAR).crop(...).
+// every pixel counts; across first, then down. The same bytes as Image.resize(full,
+// BILINEAR).crop() of Pillow 11 (13 sometimes goes down first, and rounds differently then).
 struct Window {
   int64_t x = 0, y = 0, width = 0, height = 0;
 };
