@@ -47,6 +47,7 @@ Result<int64_t> checked_element_count(const Shape &shape) {
     if (d < 0)
       return fail(Error{.code = ErrorCode::invalid,
                         .message = "a dimension is negative",
+                        .expected = "0 or more",
                         .found = to_string(shape)});
     if (d == 0)
       empty = true;

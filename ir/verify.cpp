@@ -16,7 +16,11 @@ public:
   explicit Verifier(const Graph &graph) : graph_(graph), defined_(graph.values.size()) {}
 
   Result<void> run() {
-    for (const Value &value : graph_.values) LATHE_CHECK(checked_element_count(value.type.shape));
+    for (const Value &value : graph_.values)
+      if (auto count = checked_element_count(value.type.shape); !count) {
+        count.error().node = value.name;
+        return fail(std::move(count).error());
+      }
     LATHE_CHECK(inputs());
     LATHE_CHECK(constants());
     for (const Node &n : graph_.nodes)
