@@ -56,7 +56,7 @@ Json measure(const BenchOptions &o, const std::string &model, const Executable &
           {"peak_rss_bytes", peak_resident_bytes()},
           {"cpu", plan.target.cpu},
           {"isa", plan.target.name},
-          {"version", "0.1.0"}};
+          {"version", LATHE_VERSION}};
 }
 
 Result<void> bench(BenchOptions &o) {

@@ -19,7 +19,7 @@ Result<Target> target_of(const ModelOptions &o) {
   return o.target_cpu == "native" ? Result<Target>(host_target()) : find_target(o.target_cpu);
 }
 
-// The graph after `after` (all passes if empty), and the plan that follows.
+// The graph after all passes, and its plan.
 Result<std::pair<Graph, Plan>> plan_of(Graph graph, const ModelOptions &o) {
   PipelineOptions passes;
   passes.disabled = o.disabled_passes;

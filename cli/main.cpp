@@ -32,7 +32,7 @@ static int run(int argc, char **argv) {
       "\n"
       "Exit codes: 0 ok, 1 mismatch, 2 usage, 3 invalid model or input, 4 unsupported,\n"
       "5 input or output failed, 6 a limit exceeded, 70 a bug of ours."};
-  app.set_version_flag("--version", "lathe 0.1.0");
+  app.set_version_flag("--version", "lathe " LATHE_VERSION);
   app.require_subcommand(1);
   Action action;
   add_run(app, action);

@@ -1,8 +1,8 @@
 // lathe run: pictures or tensors in, top classes or tensors out.
 #include "cli/verbs.h"
+#include "frontend/mapped_file.h"
 #include "frontend/npy.h"
 #include "frontend/preprocess.h"
-#include "frontend/text_file.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,8 +1,8 @@
 // lathe verify: the compiled network against the slow reference, as a whole or layer by layer.
 #include "cli/verbs.h"
 #include "frontend/npy.h"
+#include "ir/compare.h"
 #include "ir/evaluate.h"
-#include "runtime/compare.h"
 
 #include <cstring>
 #include <fmt/format.h>

@@ -130,16 +130,6 @@ IrValues Emitter::loop_nonempty(IrValue count, IrValues carried, const LoopBody 
   return results;
 }
 
-void Emitter::when(IrValue condition, const std::function<void()> &body) {
-  auto *inside = BasicBlock::Create(context, "then", function);
-  auto *after = BasicBlock::Create(context, "after", function);
-  ir.CreateCondBr(condition, inside, after);
-  ir.SetInsertPoint(inside);
-  body();
-  ir.CreateBr(after);
-  ir.SetInsertPoint(after);
-}
-
 void Emitter::when(IrValue condition, const std::function<void()> &then_body,
                    const std::function<void()> &else_body) {
   auto *yes = BasicBlock::Create(context, "then", function);
@@ -228,6 +218,9 @@ IrValue Emitter::integer_like(IrType *float_type, int64_t value) const {
   return llvm::ConstantInt::get(type, static_cast<uint64_t>(value), true);
 }
 
+// ln 2 in two parts; the first has trailing zeros enough for an exact product with an exponent.
+constexpr double ln2_high = 0.693359375, ln2_low = -2.12194440e-4;
+
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2: Cody and Waite's two-part
 // reduction, then the Taylor polynomial of degree 7 (truncation below 2^-27). 2^n is applied in
 // two steps, so that subnormal and infinite results come out right.
@@ -238,8 +231,8 @@ IrValue Emitter::exp(IrValue x) {
   // Adding 1.5 * 2^23 leaves no room for a fraction: the sum is rounded to a whole number.
   IrValue shift = number(0x1.8p23);
   IrValue n = ir.CreateFSub(fma(bounded, number(1.44269504088896341), shift), shift);
-  IrValue r = fma(n, number(-0.693359375), bounded);
-  r = fma(n, number(2.12194440e-4), r);
+  IrValue r = fma(n, number(-ln2_high), bounded);
+  r = fma(n, number(-ln2_low), r);
   IrValue p = number(1.0 / 5040);
   for (double c : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0})
     p = fma(p, r, number(c));
@@ -271,9 +264,9 @@ IrValue Emitter::log(IrValue x) {
   IrValue p = number(2.0 / 9);
   for (double c : {2.0 / 7, 2.0 / 5, 2.0 / 3}) p = fma(p, s2, number(c));
   IrValue tail = ir.CreateFMul(ir.CreateFMul(s, s2), p);
-  IrValue result = fma(e, number(2.12194440e-4 * -1), tail);
+  IrValue result = fma(e, number(ln2_low), tail);
   result = ir.CreateFAdd(result, ir.CreateFAdd(s, s));
-  result = fma(e, number(0.693359375), result);
+  result = fma(e, number(ln2_high), result);
   IrValue infinity = number(std::numeric_limits<double>::infinity());
   IrValue nan = number(std::numeric_limits<double>::quiet_NaN());
   result = ir.CreateSelect(ir.CreateFCmpOEQ(x, infinity), x, result);

@@ -61,9 +61,9 @@ public:
   }
   // The same for a trip count that is known not to be zero: the test stands at the end.
   IrValues loop_nonempty(IrValue count, IrValues carried, const LoopBody &body);
-  void when(IrValue condition, const std::function<void()> &body);
-  void when(IrValue condition, const std::function<void()> &then_body,
-            const std::function<void()> &else_body);
+  void when(
+      IrValue condition, const std::function<void()> &then_body,
+      const std::function<void()> &else_body = [] {});
 
   // Whole vectors lane by lane through contiguous memory, then what is left under a mask:
   // body(first element, mask or null, lanes).

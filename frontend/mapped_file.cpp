@@ -1,5 +1,4 @@
 #include "frontend/mapped_file.h"
-#include "frontend/text_file.h"
 
 #include <cerrno>
 #include <cstring>

@@ -26,4 +26,7 @@ private:
   std::span<const std::byte> bytes_;
 };
 
+// A whole text file. Errors: io as above, limit if it is larger.
+Result<std::string> read_text_file(const std::string &path, size_t most_bytes);
+
 } // namespace lathe

@@ -39,7 +39,7 @@ inline std::unexpected<Error> fail(ErrorCode code, std::string message) {
 }
 inline std::unexpected<Error> fail(Error error) { return std::unexpected(std::move(error)); }
 
-// "file:line:column: error: message (node 'x', op conv): expected A, found B" and the detail.
+// "file:line:column: error: message (at 'x', op conv): expected A, found B" and the detail.
 std::string to_string(const Error &error);
 
 // Evaluates `expression` (a Result); returns its error from the enclosing function, else binds

@@ -22,8 +22,7 @@ struct Axis {
   size_t position;
   int64_t before = 1, extent = 1, behind = 1;
   Axis(const Shape &shape, int64_t axis) // negative counts from the end
-      : position(static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(shape.size()) : axis)),
-        extent(shape[position]) {
+      : position(axis_index(axis, shape.size())), extent(shape[position]) {
     for (size_t i = 0; i < position; ++i) before *= shape[i];
     for (size_t i = position + 1; i < shape.size(); ++i) behind *= shape[i];
   }

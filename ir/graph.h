@@ -56,7 +56,7 @@ struct Node {
 
 struct Graph {
   std::string name;
-  std::vector<Value> values; // indexed by ValueId; dead ones are dropped by `compact`
+  std::vector<Value> values; // indexed by ValueId; dead ones are dropped by `remove_dead_code`
   std::vector<Node> nodes;   // in an order that defines every value before its use
   std::vector<ValueId> inputs, outputs;
 

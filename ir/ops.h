@@ -284,6 +284,12 @@ struct Type {
 };
 Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs);
 
+// The dimension that `axis` names; negative ones count from the end. For axes that inference
+// accepted.
+inline size_t axis_index(int64_t axis, size_t rank) {
+  return static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(rank) : axis);
+}
+
 // NumPy broadcasting of two shapes.
 Result<Shape> broadcast(const Shape &a, const Shape &b);
 

@@ -18,8 +18,7 @@ struct Target {
   std::string features;    // "+avx2,+fma,..." as LLVM spells them
   int vector_bytes = 16;
   int vector_registers = 16;
-  bool fma = false;           // without it kernels multiply, round, and add
-  bool masked_memory = false; // loads and stores of part of a vector are one instruction
+  bool fma = false; // without it kernels multiply, round, and add
   int64_t l1_bytes = 32 << 10, l2_bytes = 1 << 20, l3_bytes = 16 << 20;
 
   int lanes() const { return vector_bytes / 4; } // f32 per vector

@@ -1,6 +1,7 @@
 // batch_norm(conv(x, w) + b) -> conv(x, w * s) + (b - mean) * s + shift,  s = scale / sqrt(var +
 // eps), for convolutions and dense layers that nothing else reads. Weights become recipes.
 #include "passes/pipeline.h"
+#include "passes/take_over.h"
 
 namespace lathe {
 namespace {
@@ -38,8 +39,6 @@ bool fold_into(Graph &graph, Node &node, Layer &layer, const Node &norm, const B
   node.inputs[1] = graph.add_constant(node.name + ".weight*" + norm.name, scaled);
   node.inputs.push_back(graph.add_constant(node.name + ".bias*" + norm.name, bias));
   layer.bias = true;
-  node.fused.push_back(norm.name);
-  node.fused.insert(node.fused.end(), norm.fused.begin(), norm.fused.end());
   return true;
 }
 
@@ -61,13 +60,10 @@ bool fold_batch_norm(Graph &graph) {
     if (auto *dense = std::get_if<Dense>(&layer.op))
       folded = fold_into(graph, layer, *dense, norm, *op);
     if (!folded) continue;
-    // The layer makes the batch norm's result now; the batch norm keeps a result nobody reads.
-    std::swap(layer.outputs, norm.outputs);
-    uses.producer[layer.outputs[0]] = producer;
-    norm.inputs.clear();
+    take_over(graph, uses, producer, int(n));
     changed = true;
   }
-  std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
+  drop_emptied(graph);
   return changed;
 }
 

@@ -1,12 +1,14 @@
 // conv(x, w) + b -> conv(x, w, b), for a constant b of one element per output channel; likewise for
 // dense layers, and for a constant added to an existing bias.
 #include "passes/pipeline.h"
+#include "passes/take_over.h"
 
 namespace lathe {
 namespace {
 
-// The constant as a vector over `channels`, if it broadcasts along `axis` of the result only.
-ConstantRef channel_vector(const ConstantRef &constant, const Shape &result, size_t axis) {
+// The constant as a vector over the channels, if it varies along these only.
+ConstantRef channel_vector(const ConstantRef &constant, const Shape &result) {
+  constexpr size_t axis = 1;
   const Shape &shape = constant->type.shape;
   int64_t channels = result[axis];
   if (shape.size() > result.size() || constant->type.dtype != DType::f32) return nullptr;
@@ -51,22 +53,18 @@ bool fuse_bias(Graph &graph) {
     if (!constant || producer < 0 || uses.single_reader(sum.inputs[side]) != int(n)) continue;
     Node &layer = graph.nodes[size_t(producer)];
     if (graph.type(layer.outputs[0]) != graph.type(sum.outputs[0])) continue;
-    bool fused = false;
-    if (auto *conv = std::get_if<Conv>(&layer.op)) {
-      if (auto vector = channel_vector(constant, graph.shape(sum.outputs[0]), 1))
-        fused = add_bias(graph, layer, *conv, vector);
-    } else if (auto *dense = std::get_if<Dense>(&layer.op)) {
-      if (auto vector = channel_vector(constant, graph.shape(sum.outputs[0]), 1))
-        fused = add_bias(graph, layer, *dense, vector);
-    }
+    auto *conv = std::get_if<Conv>(&layer.op);
+    auto *dense = std::get_if<Dense>(&layer.op);
+    if (!conv && !dense) continue;
+    ConstantRef vector = channel_vector(constant, graph.shape(sum.outputs[0]));
+    if (!vector) continue;
+    bool fused =
+        conv ? add_bias(graph, layer, *conv, vector) : add_bias(graph, layer, *dense, vector);
     if (!fused) continue;
-    layer.fused.push_back(sum.name);
-    std::swap(layer.outputs, sum.outputs);
-    uses.producer[layer.outputs[0]] = producer;
-    sum.inputs.clear();
+    take_over(graph, uses, producer, int(n));
     changed = true;
   }
-  std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
+  drop_emptied(graph);
   return changed;
 }
 

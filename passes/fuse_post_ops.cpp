@@ -2,6 +2,7 @@
 // the same shape that is ready before the convolution runs (a residual add); likewise for dense
 // layers.
 #include "passes/pipeline.h"
+#include "passes/take_over.h"
 
 #include <algorithm>
 
@@ -59,16 +60,11 @@ bool fuse_post_ops(Graph &graph) {
         layer.inputs.push_back(step->operand);
         std::ranges::replace(uses.readers[step->operand], r, int(n));
       }
-      layer.fused.push_back(reader.name);
-      layer.fused.insert(layer.fused.end(), reader.fused.begin(), reader.fused.end());
-      std::swap(layer.outputs, reader.outputs);
-      uses.producer[layer.outputs[0]] = int(n);
-      uses.producer[reader.outputs[0]] = -1;
-      reader.inputs.clear();
+      take_over(graph, uses, int(n), r);
       changed = true;
     }
   }
-  std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
+  drop_emptied(graph);
   return changed;
 }
 

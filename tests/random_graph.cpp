@@ -47,13 +47,10 @@ private:
   std::optional<ValueId> add(Op op, std::vector<ValueId> inputs) {
     auto id =
         graph_.add_node(fmt::format("n{}", graph_.nodes.size()), std::move(op), std::move(inputs));
-    if (!id || element_count(graph_.shape(*id)) > 60'000 || element_count(graph_.shape(*id)) < 1) {
-      if (id) { // too large: nobody reads it, it is dead code
-        return std::nullopt;
-      }
-      return std::nullopt;
-    }
-    return *id;
+    if (!id) return std::nullopt;
+    int64_t elements = element_count(graph_.shape(*id));
+    // What is empty or large nobody reads: dead code.
+    return elements >= 1 && elements <= 60'000 ? std::optional(*id) : std::nullopt;
   }
   void push(std::optional<ValueId> id) {
     if (id && graph_.shape(*id).size() == 4) pictures_.push_back(*id);

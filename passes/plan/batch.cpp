@@ -18,7 +18,7 @@ struct KeepsImages {
     return in(0) && std::none_of(node.inputs.begin() + 1, node.inputs.end(),
                                  [&](ValueId id) { return carries[id]; });
   }
-  int64_t positive(int64_t axis) const { return axis < 0 ? axis + int64_t(rank(0)) : axis; }
+  bool is_first(int64_t axis) const { return axis_index(axis, rank(0)) == 0; }
 
   template <typename Layer> bool layer(const Layer &op) const {
     for (size_t i = 0; i < node.inputs.size(); ++i)
@@ -37,23 +37,23 @@ struct KeepsImages {
     }
     return in(0) || in(1);
   }
-  bool operator()(const Softmax &op) const { return in(0) && positive(op.axis) != 0; }
+  bool operator()(const Softmax &op) const { return in(0) && !is_first(op.axis); }
   bool operator()(const Concat &op) const {
-    return positive(op.axis) != 0 &&
+    return !is_first(op.axis) &&
            std::ranges::all_of(node.inputs, [&](ValueId id) { return carries[id]; });
   }
   bool operator()(const Slice &op) const {
-    return in(0) && std::ranges::none_of(op.axes, [&](int64_t a) { return positive(a) == 0; });
+    return in(0) && std::ranges::none_of(op.axes, [&](int64_t a) { return is_first(a); });
   }
-  bool operator()(const Split &op) const { return in(0) && positive(op.axis) != 0; }
+  bool operator()(const Split &op) const { return in(0) && !is_first(op.axis); }
   bool operator()(const Pad &op) const { return in(0) && op.before[0] == 0 && op.after[0] == 0; }
   bool operator()(const Reshape &) const { return in(0) && keeps_leading_one(); }
   bool operator()(const Flatten &op) const {
-    return in(0) && positive(op.axis) >= 1 && keeps_leading_one();
+    return in(0) && !is_first(op.axis) && keeps_leading_one();
   }
   bool operator()(const Transpose &op) const { return in(0) && op.perm[0] == 0; }
   bool operator()(const ReduceMean &op) const {
-    return in(0) && std::ranges::none_of(op.axes, [&](int64_t a) { return positive(a) == 0; });
+    return in(0) && std::ranges::none_of(op.axes, [&](int64_t a) { return is_first(a); });
   }
   template <typename T> bool operator()(const T &) const { return in(0); }
 

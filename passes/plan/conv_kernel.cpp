@@ -66,28 +66,20 @@ Kernel conv_kernel(const ConvRequest &r, const Target &target, bool batched) {
                                                 : Prologue::none;
 
   // A 1x1 convolution with stride 1 sees only pixels: short rows may be joined into longer ones.
-  int64_t rows = y[2], columns = y[3];
-  bool joins = spec.prologue == Prologue::none && op.kernel == Size2{} && op.stride == Size2{} &&
-               rows_join(r.input) && rows_join(r.output) && std::ranges::all_of(r.post, rows_join);
-  RowTiles tiles = split_row(columns, tile.pixels);
-  if (joins)
-    for (int64_t k = 2; k <= rows; ++k) {
-      if (rows % k) continue;
-      RowTiles longer = split_row(columns * k, tile.pixels);
-      if (longer.efficiency > tiles.efficiency + 0.01) {
-        tiles = longer;
-        tiles.count = -k; // remembered until the loop ends
-      }
-    }
-  if (tiles.count < 0) {
-    int64_t k = -tiles.count;
-    rows /= k;
-    columns *= k;
-    tiles = split_row(columns, tile.pixels);
+  int64_t joined = 1;
+  const bool joins = spec.prologue == Prologue::none && op.kernel == Size2{} &&
+                     op.stride == Size2{} && rows_join(r.input) && rows_join(r.output) &&
+                     std::ranges::all_of(r.post, rows_join);
+  RowTiles tiles = split_row(y[3], tile.pixels);
+  for (int64_t k = 2; joins && k <= y[2]; ++k) {
+    RowTiles longer = split_row(y[3] * k, tile.pixels);
+    if (y[2] % k || longer.efficiency <= tiles.efficiency + 0.01) continue;
+    tiles = longer;
+    joined = k;
   }
+  const int64_t rows = y[2] / joined, columns = y[3] * joined;
   spec.tile_pixels = tiles.pixels;
   spec.smaller_tile = tiles.large < tiles.count;
-  const int64_t joined = y[3] == 0 ? 1 : columns / y[3];
 
   // The source of the product: scratch rows without gaps, or the input itself.
   const bool scratch = spec.prologue != Prologue::none;

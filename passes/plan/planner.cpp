@@ -7,24 +7,11 @@
 namespace lathe {
 namespace {
 
-constexpr int no_node = -1;
-
-bool is_elementwise(const Op &op) {
-  return std::holds_alternative<Unary>(op) || std::holds_alternative<Binary>(op);
-}
-// Ops whose result is a view of their operand, if strides can say it.
-bool is_view(const Op &op) {
-  return std::holds_alternative<Slice>(op) || std::holds_alternative<Split>(op) ||
-         std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
-         std::holds_alternative<Transpose>(op);
-}
-
 class Planner {
 public:
   Planner(const Graph &graph, const Target &target)
       : graph_(graph), uses_(graph), batched_(images_are_independent(graph)),
-        previous_(graph.nodes.size(), no_node), absorbed_(graph.nodes.size()),
-        last_reader_(graph.values.size(), -1), storage_(graph, batched_, last_reader_) {
+        schedule_(make_schedule(graph, uses_)), storage_(graph, batched_, schedule_.last_reader) {
     plan_.name = graph.name;
     plan_.target = target;
     plan_.batched = batched_;
@@ -32,12 +19,10 @@ public:
 
   Result<Plan> run() {
     LATHE_CHECK(check_types());
-    join_elementwise_chains();
-    find_last_readers();
     place_inputs_and_outputs();
     place_concats();
     for (size_t n = 0; n < graph_.nodes.size(); ++n) {
-      if (absorbed_[n]) continue;
+      if (schedule_.absorbed[n]) continue;
       current_ = int(n);
       if (auto done = lower(graph_.nodes[n]); !done) {
         Error error = done.error();
@@ -92,44 +77,6 @@ private:
     return fixed_inputs(std::get<Dense>(op));
   }
 
-  // f(g(x)) of equal shapes becomes one kernel: the inner node is absorbed by its only reader.
-  void join_elementwise_chains() {
-    std::vector<int> length(graph_.nodes.size(), 1);
-    for (size_t n = 0; n < graph_.nodes.size(); ++n) {
-      const Node &node = graph_.nodes[n];
-      if (!is_elementwise(node.op)) continue;
-      for (ValueId id : node.inputs) {
-        int p = uses_.producer[id];
-        if (p < 0 || !is_elementwise(graph_.nodes[size_t(p)].op) ||
-            uses_.single_reader(id) != int(n) ||
-            graph_.shape(id) != graph_.shape(node.outputs[0]) || length[size_t(p)] >= 6)
-          continue;
-        previous_[n] = p;
-        absorbed_[size_t(p)] = true;
-        length[n] = length[size_t(p)] + 1;
-        break;
-      }
-    }
-  }
-
-  // The last node that reads each value, also through views of it. Absorbed nodes read where their
-  // chain ends.
-  void find_last_readers() {
-    std::vector<int> runs_at(graph_.nodes.size());
-    for (size_t n = graph_.nodes.size(); n-- > 0;) {
-      if (!absorbed_[n]) runs_at[n] = int(n);
-      if (previous_[n] >= 0) runs_at[size_t(previous_[n])] = runs_at[n];
-    }
-    for (ValueId id : graph_.outputs) last_reader_[id] = INT_MAX;
-    for (size_t n = graph_.nodes.size(); n-- > 0;) {
-      const Node &node = graph_.nodes[n];
-      int last = runs_at[n];
-      if (is_view(node.op) || std::holds_alternative<Concat>(node.op))
-        for (ValueId id : node.outputs) last = std::max(last, last_reader_[id]);
-      for (ValueId id : node.inputs) last_reader_[id] = std::max(last_reader_[id], last);
-    }
-  }
-
   void place_inputs_and_outputs() {
     for (size_t i = 0; i < graph_.inputs.size(); ++i) {
       ValueId id = graph_.inputs[i];
@@ -160,8 +107,7 @@ private:
       if (!concat || graph_.type(node.outputs[0]).dtype != DType::f32) continue;
       ValueId whole = node.outputs[0];
       if (!storage_.has(whole)) storage_.set(whole, storage_.allocate(graph_.shape(whole)));
-      size_t axis = size_t(concat->axis < 0 ? concat->axis + int64_t(graph_.shape(whole).size())
-                                            : concat->axis);
+      const size_t axis = axis_index(concat->axis, graph_.shape(whole).size());
       int64_t begin = 0;
       for (ValueId part : node.inputs) {
         int64_t extent = graph_.shape(part)[axis];
@@ -304,19 +250,14 @@ private:
     if (!channels_contiguous(output)) target = storage_.allocate(y);
     Kernel kernel = conv_kernel({op, input, target, post, x[1], y[1]}, plan_.target, batched_);
     int64_t panel = std::get<ConvSpec>(kernel.spec).tile_vectors * plan_.target.lanes();
-    std::vector<Storage> operands{
-        input, weight(node.inputs[1], Weight::Packing::conv_panels, op.groups, panel), target};
-    std::vector<ValueId> ids{node.inputs[0], node.inputs[1], node.outputs[0]};
-    if (op.bias) {
-      operands.push_back(weight(node.inputs[2], Weight::Packing::conv_bias, op.groups, panel));
-      ids.push_back(node.inputs[2]);
-    }
-    operands.insert(operands.end(), post.begin(), post.end());
-    ids.insert(ids.end(), post_ids.begin(), post_ids.end());
     const Shape &w = graph_.shape(node.inputs[1]);
     kernel.flops_per_image =
         2.0 * double(element_count(y) / y[0]) * double(element_count(w) / w[0]);
-    append(std::move(kernel), operands, ids, &node);
+    append_layer(node, op.bias, std::move(kernel), input, target, post, [&](size_t i) {
+      return weight(node.inputs[i],
+                    i == 1 ? Weight::Packing::conv_panels : Weight::Packing::conv_bias, op.groups,
+                    panel);
+    });
     if (!same_layout(target, output))
       return copy(target, output, node.outputs[0], node.outputs[0], &node);
     return {};
@@ -350,41 +291,34 @@ private:
       post.push_back(s);
     }
     Storage output = result(node.outputs[0]);
-    const int64_t outputs = output.dims[1], depth = input.dims[1];
-    Kernel k;
-    k.spec = DenseSpec{op.bias, op.post};
-    k.output = DenseSpec::output;
-    const int64_t rows = std::clamp<int64_t>(65536 / (depth * 4) / 4 * 4, 4, 64);
-    k.params = {batched_ ? Affine{1, 0} : Affine{0, input.dims[0]},
-                {0, outputs},
-                {0, depth},
-                {0, rows},
-                {0, input.strides[0] * 4},
-                {0, output.strides[0] * 4}};
-    for (const Storage &s : post) k.params.push_back({0, s.strides[0] * 4});
-    k.tasks = {0, (outputs + rows - 1) / rows};
-    k.grain = std::max<int64_t>(1, 65536 / (rows * depth));
-    k.flops_per_image = 2.0 * double(outputs) * double(depth);
-    std::vector<Storage> operands{input, weight(node.inputs[1]), output};
-    std::vector<ValueId> ids{node.inputs[0], node.inputs[1], node.outputs[0]};
-    if (op.bias) {
-      operands.push_back(weight(node.inputs[2]));
-      ids.push_back(node.inputs[2]);
-    }
-    operands.insert(operands.end(), post.begin(), post.end());
-    ids.insert(ids.end(), post_ids.begin(), post_ids.end());
-    append(std::move(k), operands, ids, &node);
+    Kernel kernel = dense_kernel(op, input, output, post, batched_);
+    kernel.flops_per_image = 2.0 * double(output.dims[1]) * double(input.dims[1]);
+    append_layer(node, op.bias, std::move(kernel), input, output, post,
+                 [&](size_t i) { return weight(node.inputs[i]); });
     return {};
   }
 
+  // Operands in the order that ConvSpec and DenseSpec share: input, weights, output, bias, post.
+  template <typename WeightOf>
+  void append_layer(const Node &node, bool bias, Kernel kernel, const Storage &input,
+                    const Storage &output, const std::vector<Storage> &post,
+                    const WeightOf &weight_of) {
+    std::vector<Storage> operands{input, weight_of(1), output};
+    std::vector<ValueId> ids{node.inputs[0], node.inputs[1], node.outputs[0]};
+    if (bias) {
+      operands.push_back(weight_of(2));
+      ids.push_back(node.inputs[2]);
+    }
+    operands.insert(operands.end(), post.begin(), post.end());
+    ids.insert(ids.end(), node.inputs.end() - int64_t(post.size()), node.inputs.end());
+    append(std::move(kernel), operands, std::move(ids), &node);
+  }
+
   // A kernel over NHWC rows whose operands are one input and one output.
-  template <typename MakeKernel>
-  Result<void> rowwise(const Node &node, bool in_place, const MakeKernel &make) {
+  template <typename MakeKernel> Result<void> rowwise(const Node &node, const MakeKernel &make) {
     LATHE_TRY(Storage input,
               with_contiguous_channels(operand(node.inputs[0]), node.inputs[0], &node));
-    std::vector<Storage> replaceable;
-    if (in_place) replaceable.push_back(input);
-    Storage output = result(node.outputs[0], replaceable), target = output;
+    Storage output = result(node.outputs[0]), target = output;
     if (!channels_contiguous(output)) target = storage_.allocate(output.dims);
     append(make(input, target), {input, target}, {node.inputs[0], node.outputs[0]}, &node);
     if (!same_layout(target, output))
@@ -393,21 +327,8 @@ private:
   }
 
   Result<void> pool(const Node &node, const Pool &op) {
-    return rowwise(node, false, [&](const Storage &in, const Storage &out) {
-      Kernel k;
-      k.spec = PoolSpec{op.kind, op.kind == PoolKind::average && op.count_include_pad};
-      k.output = PoolSpec::output;
-      const Shape &x = in.dims, &y = out.dims;
-      for (int64_t v : {y[2], y[3], y[1], x[2], x[3], op.kernel.h, op.kernel.w, op.stride.h,
-                        op.stride.w, op.dilation.h, op.dilation.w, op.pad.top, op.pad.left,
-                        x[2] + op.pad.top + op.pad.bottom, x[3] + op.pad.left + op.pad.right})
-        k.params.push_back({0, v});
-      for (const Storage *s : {&in, &out})
-        for (size_t d : {0, 2, 3}) k.params.push_back({0, s->strides[d] * 4});
-      k.tasks = batched_ ? Affine{y[2], 0} : Affine{0, y[0] * y[2]};
-      k.grain = std::max<int64_t>(
-          1, elements_per_chunk / std::max<int64_t>(1, y[3] * y[1] * op.kernel.h * op.kernel.w));
-      return k;
+    return rowwise(node, [&](const Storage &in, const Storage &out) {
+      return pool_kernel(op, in, out, batched_);
     });
   }
   Result<void> global_pool(const Node &node, const GlobalPool &op) {
@@ -419,108 +340,28 @@ private:
   }
 
   Result<void> lrn(const Node &node, const Lrn &op) {
-    return rowwise(node, false, [&](const Storage &in, const Storage &out) {
-      Kernel k;
-      k.spec = LrnSpec{op.alpha / float(op.size), op.beta, op.k};
-      k.output = LrnSpec::output;
-      const Shape &x = in.dims;
-      for (int64_t v : {x[2], x[3], x[1], (op.size - 1) / 2, op.size / 2})
-        k.params.push_back({0, v});
-      for (const Storage *s : {&in, &out})
-        for (size_t d : {0, 2, 3}) k.params.push_back({0, s->strides[d] * 4});
-      k.tasks = batched_ ? Affine{x[2], 0} : Affine{0, x[0] * x[2]};
-      k.grain = std::max<int64_t>(1, elements_per_chunk / std::max<int64_t>(1, x[3] * x[1] * 4));
-      return k;
+    return rowwise(node, [&](const Storage &in, const Storage &out) {
+      return lrn_kernel(op, in, out, batched_);
     });
-  }
-
-  // Up to six extents with the strides of input and output, outermost first; the batch is the
-  // first.
-  struct Lines {
-    std::vector<Affine> extents, in, out;
-    Affine count{0, 1};
-  };
-  Result<Lines> lines(const std::vector<std::array<int64_t, 3>> &dims,
-                      std::optional<std::array<int64_t, 3>> batch) {
-    Lines l;
-    std::vector<std::array<int64_t, 3>> kept;
-    for (const auto &d : dims)
-      if (d[0] != 1) kept.push_back(d);
-    size_t room = batch ? 5 : 6;
-    if (kept.size() > room)
-      return fail(ErrorCode::unsupported, "an operation over more than six dimensions");
-    while (kept.size() < room) kept.insert(kept.begin(), {1, 0, 0});
-    if (batch) kept.insert(kept.begin(), *batch);
-    int64_t count = 1;
-    for (size_t i = 0; i < 6; ++i) {
-      l.extents.push_back(batch && i == 0 ? Affine{1, 0} : Affine{0, kept[i][0]});
-      l.in.push_back({0, kept[i][1] * 4});
-      l.out.push_back({0, kept[i][2] * 4});
-      count *= kept[i][0];
-    }
-    l.count = batch ? Affine{count, 0} : Affine{0, count};
-    return l;
-  }
-  std::optional<std::array<int64_t, 3>> batch_line(const Storage &in, const Storage &out) const {
-    if (!batched_) return std::nullopt;
-    return std::array<int64_t, 3>{1, in.strides[0], out.strides[0]};
   }
 
   Result<void> softmax(const Node &node, const Softmax &op) {
     Storage in = operand(node.inputs[0]), out = result(node.outputs[0], {in});
-    size_t axis = size_t(op.axis < 0 ? op.axis + int64_t(in.dims.size()) : op.axis);
-    std::vector<std::array<int64_t, 3>> dims;
-    for (size_t d = batched_ ? 1 : 0; d < in.dims.size(); ++d)
-      if (d != axis) dims.push_back({in.dims[d], in.strides[d], out.strides[d]});
-    LATHE_TRY(Lines l, lines(dims, batch_line(in, out)));
-    Kernel k;
-    bool contiguous = in.dims[axis] == 1 || (in.strides[axis] == 1 && out.strides[axis] == 1);
-    k.spec = SoftmaxSpec{op.log, contiguous};
-    k.output = SoftmaxSpec::output;
-    for (auto *list : {&l.extents, &l.in, &l.out})
-      k.params.insert(k.params.end(), list->begin(), list->end());
-    k.params.push_back({0, in.dims[axis]});
-    k.params.push_back({0, in.strides[axis] * 4});
-    k.params.push_back({0, out.strides[axis] * 4});
-    k.tasks = l.count;
-    k.grain = std::max<int64_t>(1, elements_per_chunk / 8 / in.dims[axis]);
-    append(std::move(k), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
+    LATHE_TRY(Kernel kernel, softmax_kernel(op, in, out, batched_));
+    append(std::move(kernel), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
     return {};
   }
-
   Result<void> reduce_mean(const Node &node, const ReduceMean &op) {
     Storage in = operand(node.inputs[0]), out = result(node.outputs[0]);
-    std::vector<bool> reduced(in.dims.size());
-    for (int64_t a : op.axes) reduced[size_t(a < 0 ? a + int64_t(in.dims.size()) : a)] = true;
-    std::vector<std::array<int64_t, 3>> kept, gone;
-    size_t out_d = 0;
-    for (size_t d = 0; d < in.dims.size(); ++d) {
-      std::array<int64_t, 3> entry{in.dims[d], in.strides[d], 0};
-      if (!reduced[d]) entry[2] = out.strides[out_d];
-      out_d += !reduced[d] || op.keep_dims;
-      if (batched_ && d == 0) continue;
-      (reduced[d] ? gone : kept).push_back(entry);
-    }
-    std::erase_if(kept, [](const auto &e) { return e[0] == 1; });
-    std::ranges::stable_sort(kept, std::greater{}, [](const auto &e) { return e[1]; });
-    bool vector = !kept.empty() && kept.back()[1] == 1 && kept.back()[2] == 1;
-    LATHE_TRY(Lines l, lines(kept, batch_line(in, out)));
-    LATHE_TRY(Lines sums, lines(gone, std::nullopt));
-    Kernel k;
-    k.spec = ReduceSpec{vector};
-    k.output = ReduceSpec::output;
-    for (auto *list : {&l.extents, &l.in, &l.out, &sums.extents, &sums.in})
-      k.params.insert(k.params.end(), list->begin(), list->end());
-    int64_t inner = l.extents.back().fixed;
-    k.tasks = {l.count.per_image / inner, l.count.fixed / inner};
-    k.grain = 1;
-    append(std::move(k), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
+    LATHE_TRY(Kernel kernel, reduce_kernel(op, in, out, batched_));
+    append(std::move(kernel), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
     return {};
   }
 
   Result<void> elementwise(const Node &node) {
     std::vector<const Node *> chain{&node};
-    for (int p = previous_[size_t(current_)]; p >= 0; p = previous_[size_t(p)])
+    const std::vector<int> &previous = schedule_.previous;
+    for (int p = previous[size_t(current_)]; p >= 0; p = previous[size_t(p)])
       chain.push_back(&graph_.nodes[size_t(p)]);
     std::ranges::reverse(chain);
     MapRequest request;
@@ -552,7 +393,7 @@ private:
   Result<void> concat(const Node &node, const Concat &op) {
     ValueId whole = node.outputs[0];
     if (!storage_.has(whole)) storage_.set(whole, storage_.allocate(graph_.shape(whole)));
-    size_t axis = size_t(op.axis < 0 ? op.axis + int64_t(graph_.shape(whole).size()) : op.axis);
+    const size_t axis = axis_index(op.axis, graph_.shape(whole).size());
     int64_t begin = 0;
     for (ValueId part : node.inputs) {
       int64_t extent = graph_.shape(part)[axis];
@@ -585,7 +426,7 @@ private:
     Storage view = operand(node.inputs[0]);
     const Shape &y = graph_.shape(node.outputs[0]);
     for (size_t i = 0; i < op.axes.size(); ++i) {
-      size_t a = size_t(op.axes[i] < 0 ? op.axes[i] + int64_t(y.size()) : op.axes[i]);
+      const size_t a = axis_index(op.axes[i], y.size());
       int64_t d = graph_.shape(node.inputs[0])[a];
       int64_t begin = std::clamp<int64_t>(op.begin[i] < 0 ? op.begin[i] + d : op.begin[i], 0, d);
       view = subview(view, a, begin, y[a], op.step[i]);
@@ -595,7 +436,7 @@ private:
   }
   Result<void> split(const Node &node, const Split &op) {
     Storage whole = operand(node.inputs[0]);
-    size_t axis = size_t(op.axis < 0 ? op.axis + int64_t(whole.dims.size()) : op.axis);
+    const size_t axis = axis_index(op.axis, whole.dims.size());
     int64_t begin = 0;
     for (size_t i = 0; i < op.sizes.size(); ++i) {
       storage_.set(node.outputs[i], subview(whole, axis, begin, op.sizes[i]));
@@ -658,14 +499,10 @@ private:
     }
   }
 
-  static constexpr int64_t elements_per_chunk = 32768;
-
   const Graph &graph_;
   Uses uses_;
   bool batched_;
-  std::vector<int> previous_; // the chain: which absorbed node feeds this one
-  std::vector<bool> absorbed_;
-  std::vector<int> last_reader_;
+  Schedule schedule_;
   StorageMap storage_;
   int current_ = 0; // the node that is being lowered
   Plan plan_;

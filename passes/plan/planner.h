@@ -13,6 +13,17 @@ namespace lathe {
 // serves any number.
 bool images_are_independent(const Graph &graph);
 
+// Ops whose result is a view of their operand, if strides can say it.
+bool is_view(const Op &op);
+
+// What runs together, and how long values live.
+struct Schedule {
+  std::vector<int> previous;  // per node: the elementwise node that runs in the same kernel, or -1
+  std::vector<bool> absorbed; // per node: runs in the kernel of its only reader
+  std::vector<int> last_reader; // per value, through its views too; INT_MAX: an output; -1: nobody
+};
+Schedule make_schedule(const Graph &graph, const Uses &uses);
+
 // Strided memory of a buffer: what a View becomes once the buffer has an offset.
 struct Storage {
   int buffer = -1;
@@ -95,5 +106,18 @@ struct ConvTile {
 };
 ConvTile conv_tile(const Target &target, int64_t channels);
 Kernel conv_kernel(const ConvRequest &request, const Target &target, bool batched);
+
+// The other kernels; operands and parameters are those that their specs list. Channels, and rows of
+// dense layers, are contiguous. Errors: unsupported beyond six dimensions.
+Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
+                    const std::vector<Storage> &post, bool batched);
+Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out, bool batched);
+Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool batched);
+Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storage &out,
+                              bool batched);
+Result<Kernel> reduce_kernel(const ReduceMean &op, const Storage &in, const Storage &out,
+                             bool batched);
+// Least number of tasks worth a thread, for tasks that touch so many elements.
+int64_t grain_for(int64_t work_per_task);
 
 } // namespace lathe

@@ -3,9 +3,9 @@
 #include "codegen/codegen.h"
 #include "frontend/bundled.h"
 #include "frontend/weights.h"
+#include "ir/compare.h"
 #include "ir/evaluate.h"
 #include "passes/pipeline.h"
-#include "runtime/compare.h"
 #include "runtime/weights.h"
 #include "tests/random_graph.h"
 

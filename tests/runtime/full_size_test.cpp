@@ -2,8 +2,8 @@
 // evaluator before its softmax, and its plan is sound.
 #include "frontend/bundled.h"
 #include "frontend/weights.h"
+#include "ir/compare.h"
 #include "ir/evaluate.h"
-#include "runtime/compare.h"
 #include "runtime/executable.h"
 #include "tests/random_graph.h"
 

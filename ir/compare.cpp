@@ -1,4 +1,4 @@
-#include "runtime/compare.h"
+#include "ir/compare.h"
 
 #include <cmath>
 

@@ -1,0 +1,92 @@
+// Kernels whose tasks are lines along an axis: softmax, and means.
+#include "passes/plan/planner.h"
+
+#include <array>
+
+namespace lathe {
+namespace {
+
+// An extent with its strides in input and output.
+using Dimension = std::array<int64_t, 3>;
+
+// Six extents with their strides in bytes, outermost first; the images, if there are any, come
+// first.
+struct Lines {
+  std::vector<Affine> extents, in, out;
+  Affine count{0, 1};
+};
+Result<Lines> lines(std::vector<Dimension> dims, const std::optional<Dimension> &images) {
+  std::erase_if(dims, [](const Dimension &d) { return d[0] == 1; });
+  const size_t room = images ? 5 : 6;
+  if (dims.size() > room)
+    return fail(ErrorCode::unsupported, "an operation over more than six dimensions");
+  dims.insert(dims.begin(), room - dims.size(), {1, 0, 0});
+  if (images) dims.insert(dims.begin(), *images);
+  Lines l;
+  int64_t count = 1;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    l.extents.push_back(images && i == 0 ? Affine{1, 0} : Affine{0, dims[i][0]});
+    l.in.push_back({0, dims[i][1] * 4});
+    l.out.push_back({0, dims[i][2] * 4});
+    count *= dims[i][0];
+  }
+  l.count = images ? Affine{count, 0} : Affine{0, count};
+  return l;
+}
+std::optional<Dimension> image_dimension(const Storage &in, const Storage &out, bool batched) {
+  if (!batched) return std::nullopt;
+  return Dimension{1, in.strides[0], out.strides[0]};
+}
+
+void append(Kernel &k, std::initializer_list<const std::vector<Affine> *> lists) {
+  for (auto *list : lists) k.params.insert(k.params.end(), list->begin(), list->end());
+}
+
+} // namespace
+
+Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storage &out,
+                              bool batched) {
+  const size_t axis = axis_index(op.axis, in.dims.size());
+  std::vector<Dimension> dims;
+  for (size_t d = batched ? 1 : 0; d < in.dims.size(); ++d)
+    if (d != axis) dims.push_back({in.dims[d], in.strides[d], out.strides[d]});
+  LATHE_TRY(Lines l, lines(std::move(dims), image_dimension(in, out, batched)));
+  Kernel k;
+  bool contiguous = in.dims[axis] == 1 || (in.strides[axis] == 1 && out.strides[axis] == 1);
+  k.spec = SoftmaxSpec{op.log, contiguous};
+  k.output = SoftmaxSpec::output;
+  append(k, {&l.extents, &l.in, &l.out});
+  for (int64_t v : {in.dims[axis], in.strides[axis] * 4, out.strides[axis] * 4})
+    k.params.push_back({0, v});
+  k.tasks = l.count;
+  k.grain = grain_for(8 * in.dims[axis]);
+  return k;
+}
+
+Result<Kernel> reduce_kernel(const ReduceMean &op, const Storage &in, const Storage &out,
+                             bool batched) {
+  std::vector<bool> reduced(in.dims.size());
+  for (int64_t a : op.axes) reduced[axis_index(a, in.dims.size())] = true;
+  std::vector<Dimension> kept, gone;
+  size_t out_d = 0;
+  for (size_t d = 0; d < in.dims.size(); ++d) {
+    Dimension dimension{in.dims[d], in.strides[d], reduced[d] ? 0 : out.strides[out_d]};
+    out_d += !reduced[d] || op.keep_dims;
+    if (batched && d == 0) continue;
+    (reduced[d] ? gone : kept).push_back(dimension);
+  }
+  std::erase_if(kept, [](const Dimension &d) { return d[0] == 1; });
+  std::ranges::stable_sort(kept, std::greater{}, [](const Dimension &d) { return d[1]; });
+  bool vector = !kept.empty() && kept.back()[1] == 1 && kept.back()[2] == 1;
+  LATHE_TRY(Lines l, lines(std::move(kept), image_dimension(in, out, batched)));
+  LATHE_TRY(Lines sums, lines(std::move(gone), std::nullopt));
+  Kernel k;
+  k.spec = ReduceSpec{vector};
+  k.output = ReduceSpec::output;
+  append(k, {&l.extents, &l.in, &l.out, &sums.extents, &sums.in});
+  const int64_t inner = l.extents.back().fixed;
+  k.tasks = {l.count.per_image / inner, l.count.fixed / inner};
+  return k;
+}
+
+} // namespace lathe

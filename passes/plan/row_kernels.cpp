@@ -1,0 +1,67 @@
+// Kernels whose tasks are rows: dense layers (of weights), pools and LRN (of pictures).
+#include "passes/plan/planner.h"
+
+namespace lathe {
+namespace {
+
+void add(Kernel &k, std::initializer_list<int64_t> params) {
+  for (int64_t v : params) k.params.push_back({0, v});
+}
+
+// What pools and LRN end with: pitches of both operands, and one task for every row.
+void finish_rows(Kernel &k, const Storage &in, const Storage &out, int64_t work_per_row,
+                 bool batched) {
+  for (const Storage *s : {&in, &out})
+    for (size_t d : {0, 2, 3}) add(k, {s->strides[d] * 4});
+  const int64_t rows = out.dims[2];
+  k.tasks = batched ? Affine{rows, 0} : Affine{0, out.dims[0] * rows};
+  k.grain = grain_for(work_per_row);
+}
+
+} // namespace
+
+int64_t grain_for(int64_t work_per_task) {
+  constexpr int64_t least_work = 32768; // elements touched: some microseconds
+  return std::max<int64_t>(1, least_work / std::max<int64_t>(1, work_per_task));
+}
+
+Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
+                    const std::vector<Storage> &post, bool batched) {
+  constexpr int64_t weights_per_task = 16384, most_rows = 64;
+  const int64_t outputs = out.dims[1], depth = in.dims[1];
+  const int64_t rows = std::clamp<int64_t>(
+      weights_per_task / depth / DenseSpec::rows * DenseSpec::rows, DenseSpec::rows, most_rows);
+  Kernel k;
+  k.spec = DenseSpec{op.bias, op.post};
+  k.output = DenseSpec::output;
+  k.params = {batched ? Affine{1, 0} : Affine{0, in.dims[0]}};
+  add(k, {outputs, depth, rows, in.strides[0] * 4, out.strides[0] * 4});
+  for (const Storage &s : post) add(k, {s.strides[0] * 4});
+  k.tasks = {0, (outputs + rows - 1) / rows};
+  k.grain = std::max<int64_t>(1, 65536 / (rows * depth));
+  return k;
+}
+
+Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out, bool batched) {
+  const Shape &x = in.dims, &y = out.dims;
+  Kernel k;
+  k.spec = PoolSpec{op.kind, op.kind == PoolKind::average && op.count_include_pad};
+  k.output = PoolSpec::output;
+  add(k, {y[2], y[3], y[1], x[2], x[3], op.kernel.h, op.kernel.w, op.stride.h, op.stride.w,
+          op.dilation.h, op.dilation.w, op.pad.top, op.pad.left, x[2] + op.pad.top + op.pad.bottom,
+          x[3] + op.pad.left + op.pad.right});
+  finish_rows(k, in, out, y[3] * y[1] * op.kernel.h * op.kernel.w, batched);
+  return k;
+}
+
+Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool batched) {
+  const Shape &x = in.dims;
+  Kernel k;
+  k.spec = LrnSpec{op.alpha / float(op.size), op.beta, op.k};
+  k.output = LrnSpec::output;
+  add(k, {x[2], x[3], x[1], (op.size - 1) / 2, op.size / 2});
+  finish_rows(k, in, out, x[3] * x[1] * 4, batched);
+  return k;
+}
+
+} // namespace lathe

@@ -1,0 +1,67 @@
+// What runs together, and how long values live: decided from the graph alone, before any memory.
+#include "passes/plan/planner.h"
+
+#include <climits>
+
+namespace lathe {
+namespace {
+
+constexpr int longest_chain = 6;
+
+bool is_elementwise(const Op &op) {
+  return std::holds_alternative<Unary>(op) || std::holds_alternative<Binary>(op);
+}
+
+// f(g(x)) of equal shapes becomes one kernel: the inner node is absorbed by its only reader.
+void join_elementwise_chains(const Graph &graph, const Uses &uses, Schedule &schedule) {
+  std::vector<int> length(graph.nodes.size(), 1);
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    const Node &node = graph.nodes[n];
+    if (!is_elementwise(node.op)) continue;
+    for (ValueId id : node.inputs) {
+      int p = uses.producer[id];
+      if (p < 0 || !is_elementwise(graph.nodes[size_t(p)].op) || uses.single_reader(id) != int(n) ||
+          graph.shape(id) != graph.shape(node.outputs[0]) || length[size_t(p)] >= longest_chain)
+        continue;
+      schedule.previous[n] = p;
+      schedule.absorbed[size_t(p)] = true;
+      length[n] = length[size_t(p)] + 1;
+      break;
+    }
+  }
+}
+
+void find_last_readers(const Graph &graph, Schedule &schedule) {
+  std::vector<int> runs_at(graph.nodes.size()); // absorbed nodes read where their chain ends
+  for (size_t n = graph.nodes.size(); n-- > 0;) {
+    if (!schedule.absorbed[n]) runs_at[n] = int(n);
+    if (schedule.previous[n] >= 0) runs_at[size_t(schedule.previous[n])] = runs_at[n];
+  }
+  std::vector<int> &last_reader = schedule.last_reader;
+  for (ValueId id : graph.outputs) last_reader[id] = INT_MAX;
+  for (size_t n = graph.nodes.size(); n-- > 0;) {
+    const Node &node = graph.nodes[n];
+    int last = runs_at[n];
+    if (is_view(node.op) || std::holds_alternative<Concat>(node.op))
+      for (ValueId id : node.outputs) last = std::max(last, last_reader[id]);
+    for (ValueId id : node.inputs) last_reader[id] = std::max(last_reader[id], last);
+  }
+}
+
+} // namespace
+
+bool is_view(const Op &op) {
+  return std::holds_alternative<Slice>(op) || std::holds_alternative<Split>(op) ||
+         std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
+         std::holds_alternative<Transpose>(op);
+}
+
+Schedule make_schedule(const Graph &graph, const Uses &uses) {
+  Schedule schedule{std::vector<int>(graph.nodes.size(), -1), std::vector<bool>(graph.nodes.size()),
+                    std::vector<int>(graph.values.size(), -1)};
+  join_elementwise_chains(graph, uses, schedule);
+  find_last_readers(graph, schedule);
+  return schedule;
+}
+
+} // namespace lathe
