@@ -66,3 +66,24 @@ TEST_CASE("a graph that mixes images gets a plan of fixed shapes") {
   CHECK_FALSE(plan->batched);
   CHECK(check_plan(*plan, graph, 1));
 }
+
+TEST_CASE("integers and masks move through memory of their own size") {
+  for (DType dtype : {DType::i64, DType::i32, DType::boolean}) {
+    CAPTURE(to_string(dtype));
+    Graph graph;
+    ValueId x = graph.add_input("x", {dtype, {1, 6, 5, 4}});
+    ValueId turned = graph.add_node("turn", Transpose{{0, 3, 1, 2}}, {x}).value();
+    ValueId flat = graph.add_node("flat", Flatten{1}, {turned}).value(); // no view can say this
+    ValueId part = graph.add_node("part", Slice{{1}, {3}, {100}, {7}}, {flat}).value();
+    ValueId all = graph.add_node("all", Concat{1}, {flat, part, flat}).value();
+    graph.outputs = {all, part};
+    for (const Target &target : known_targets()) {
+      auto plan = make_plan(graph, target);
+      REQUIRE_MESSAGE(plan, to_string(plan.error()));
+      for (int64_t images : {1, 3}) {
+        auto sound = check_plan(*plan, graph, images);
+        CHECK_MESSAGE(sound, to_string(sound.error()));
+      }
+    }
+  }
+}

@@ -26,6 +26,7 @@ std::vector<int64_t> broadcast_to(const Storage &s, const Shape &dims) {
 
 Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
   std::vector<Storage> operands = request.inputs;
+  const int64_t element_bytes = request.output.element_bytes;
   operands.push_back(request.output);
   const Shape &dims = request.output.dims;
 
@@ -36,14 +37,14 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
   auto images = [&](size_t operand) -> int64_t {
     const Storage &s = operands[operand];
     bool carries = s.dims.size() == dims.size() && !s.dims.empty() && s.strides[0] != 0;
-    return carries ? s.strides[0] * request.element_bytes : 0;
+    return carries ? s.strides[0] * element_bytes : 0;
   };
 
   std::vector<Loop> loops;
   for (size_t d = first; d < dims.size(); ++d) {
     if (dims[d] == 1) continue;
     Loop loop{dims[d], {}};
-    for (auto &s : strides) loop.strides.push_back(s[d] * request.element_bytes);
+    for (auto &s : strides) loop.strides.push_back(s[d] * element_bytes);
     loops.push_back(std::move(loop));
   }
   std::ranges::stable_sort(loops, std::greater{}, [](const Loop &l) { return l.strides.back(); });
@@ -69,14 +70,14 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
   Kernel kernel;
   MapSpec spec;
   spec.steps = request.steps;
-  spec.element_bytes = request.element_bytes;
+  spec.element_bytes = element_bytes;
   for (size_t o = 0; o < operands.size(); ++o) {
     int64_t stride = loops.back().strides[o];
     bool single = loops.back().extent == 1;
-    spec.operands.push_back(
-        stride == request.element_bytes || (single && stride != 0) ? Inner::contiguous
-        : stride == 0 ? (o + 1 == operands.size() ? Inner::contiguous : Inner::broadcast)
-                      : Inner::strided);
+    spec.operands.push_back(stride == element_bytes || (single && stride != 0) ? Inner::contiguous
+                            : stride == 0
+                                ? (o + 1 == operands.size() ? Inner::contiguous : Inner::broadcast)
+                                : Inner::strided);
   }
   if (batched) kernel.params.push_back({1, 0});
   for (const Loop &loop : loops) kernel.params.push_back({0, loop.extent});

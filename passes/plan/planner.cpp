@@ -80,7 +80,7 @@ private:
   void place_inputs_and_outputs() {
     for (size_t i = 0; i < graph_.inputs.size(); ++i) {
       ValueId id = graph_.inputs[i];
-      storage_.set(id, storage_.external(Space::input, int(i), graph_.shape(id)));
+      storage_.set(id, storage_.external(Space::input, int(i), graph_.type(id)));
       plan_.inputs.push_back(graph_.type(id));
       plan_.input_names.push_back(graph_.values[id].name);
     }
@@ -94,7 +94,7 @@ private:
       // NHWC and NCHW agree where there is one channel or one pixel.
       bool row_major = shape.size() != 4 || shape[1] == 1 || shape[2] * shape[3] == 1;
       if (computed && row_major && !storage_.has(id) && graph_.type(id).dtype == DType::f32)
-        storage_.set(id, storage_.external(Space::output, int(j), shape));
+        storage_.set(id, storage_.external(Space::output, int(j), graph_.type(id)));
     }
   }
 
@@ -106,7 +106,7 @@ private:
       auto *concat = std::get_if<Concat>(&node.op);
       if (!concat || graph_.type(node.outputs[0]).dtype != DType::f32) continue;
       ValueId whole = node.outputs[0];
-      if (!storage_.has(whole)) storage_.set(whole, storage_.allocate(graph_.shape(whole)));
+      if (!storage_.has(whole)) storage_.set(whole, storage_.allocate(graph_.type(whole)));
       const size_t axis = axis_index(concat->axis, graph_.shape(whole).size());
       int64_t begin = 0;
       for (ValueId part : node.inputs) {
@@ -141,8 +141,10 @@ private:
     }
     weight.bytes = elements * int64_t(size_of(weight.constant->type.dtype));
     Shape dims = weight.packing == Weight::Packing::as_is ? shape : Shape{elements};
+    const DType dtype = weight.constant->type.dtype;
     plan_.weights.push_back(std::move(weight));
-    Storage storage = storage_.external(Space::weights, int(plan_.weights.size()) - 1, dims);
+    Storage storage =
+        storage_.external(Space::weights, int(plan_.weights.size()) - 1, {dtype, dims});
     if (batched_ && !dims.empty() && dims[0] == 1)
       storage.strides[0] = 0; // the same for all images
     return storage;
@@ -158,7 +160,7 @@ private:
       storage_.set(id, s);
       return s;
     }
-    storage_.set(id, storage_.allocate(graph_.shape(id)));
+    storage_.set(id, storage_.allocate(graph_.type(id)));
     return storage_[id];
   }
 
@@ -172,7 +174,7 @@ private:
       storage_.touch(s, number);
       View view;
       view.index = s.buffer; // resolved in `finish`
-      view.offset = {0, s.offset * 4};
+      view.offset = {0, s.offset * s.element_bytes};
       view.dims = s.dims;
       view.strides = s.strides;
       view.value = i < ids.size() ? ids[i] : no_value;
@@ -194,13 +196,12 @@ private:
   }
   Result<void> copy(const Storage &from, const Storage &to, ValueId from_id, ValueId to_id,
                     const Node *node) {
-    int64_t bytes = from_id == no_value ? 4 : int64_t(size_of(graph_.type(from_id).dtype));
-    return map({{}, {from}, to, bytes}, {from_id, to_id}, node);
+    return map({{}, {from}, to}, {from_id, to_id}, node);
   }
   // `s`, or a copy of it in the default layout, if its channels do not follow each other.
   Result<Storage> with_contiguous_channels(Storage s, ValueId id, const Node *node) {
     if (channels_contiguous(s)) return s;
-    Storage fresh = storage_.allocate(s.dims);
+    Storage fresh = storage_.allocate(graph_.type(id));
     LATHE_CHECK(copy(s, fresh, id, id, node));
     return fresh;
   }
@@ -247,7 +248,7 @@ private:
     const Shape &x = graph_.shape(node.inputs[0]), &y = graph_.shape(node.outputs[0]);
     Storage output = result(node.outputs[0], only_buffer(replaceable, post));
     Storage target = output;
-    if (!channels_contiguous(output)) target = storage_.allocate(y);
+    if (!channels_contiguous(output)) target = storage_.allocate(graph_.type(node.outputs[0]));
     Kernel kernel = conv_kernel({op, input, target, post, x[1], y[1]}, plan_.target, batched_);
     int64_t panel = std::get<ConvSpec>(kernel.spec).tile_vectors * plan_.target.lanes();
     const Shape &w = graph_.shape(node.inputs[1]);
@@ -278,7 +279,7 @@ private:
     auto contiguous_rows = [&](ValueId id) -> Result<Storage> {
       Storage s = operand(id);
       if (s.strides[1] == 1 || s.dims[1] == 1) return s;
-      Storage fresh = storage_.allocate(s.dims);
+      Storage fresh = storage_.allocate(graph_.type(id));
       LATHE_CHECK(copy(s, fresh, id, id, &node));
       return fresh;
     };
@@ -319,7 +320,7 @@ private:
     LATHE_TRY(Storage input,
               with_contiguous_channels(operand(node.inputs[0]), node.inputs[0], &node));
     Storage output = result(node.outputs[0]), target = output;
-    if (!channels_contiguous(output)) target = storage_.allocate(output.dims);
+    if (!channels_contiguous(output)) target = storage_.allocate(graph_.type(node.outputs[0]));
     append(make(input, target), {input, target}, {node.inputs[0], node.outputs[0]}, &node);
     if (!same_layout(target, output))
       return copy(target, output, node.outputs[0], node.outputs[0], &node);
@@ -392,7 +393,7 @@ private:
 
   Result<void> concat(const Node &node, const Concat &op) {
     ValueId whole = node.outputs[0];
-    if (!storage_.has(whole)) storage_.set(whole, storage_.allocate(graph_.shape(whole)));
+    if (!storage_.has(whole)) storage_.set(whole, storage_.allocate(graph_.type(whole)));
     const size_t axis = axis_index(op.axis, graph_.shape(whole).size());
     int64_t begin = 0;
     for (ValueId part : node.inputs) {
@@ -409,7 +410,7 @@ private:
     Storage input = operand(node.inputs[0]), output = result(node.outputs[0]);
     Storage filler =
         add_weight({Weight::Packing::as_is, splat_constant(op.value, {1}), 1, 1, 0, "padding"});
-    LATHE_CHECK(map({{}, {filler}, output, 4}, {no_value, node.outputs[0]}, &node));
+    LATHE_CHECK(map({{}, {filler}, output}, {no_value, node.outputs[0]}, &node));
     Storage inside = output;
     for (size_t d = 0; d < inside.dims.size(); ++d)
       inside = subview(inside, d, op.before[d], input.dims[d]);
@@ -458,7 +459,7 @@ private:
     const Shape &shape = graph_.shape(node.outputs[0]);
     auto view = reshaped(in, shape, batched_);
     if (!view) {
-      Storage flat = storage_.allocate_row_major(in.dims);
+      Storage flat = storage_.allocate_row_major(graph_.type(node.inputs[0]));
       LATHE_CHECK(copy(in, flat, node.inputs[0], node.inputs[0], &node));
       view = reshaped(flat, shape, batched_);
     }
@@ -474,8 +475,8 @@ private:
       Storage source = operand(id);
       const Buffer &buffer = storage_.buffers[size_t(source.buffer)];
       if (buffer.space == Space::output && buffer.index == int(j)) continue;
-      LATHE_CHECK(copy(source, storage_.external(Space::output, int(j), graph_.shape(id)), id, id,
-                       nullptr));
+      LATHE_CHECK(
+          copy(source, storage_.external(Space::output, int(j), graph_.type(id)), id, id, nullptr));
     }
     return {};
   }
@@ -486,13 +487,10 @@ private:
     plan_.arena_lower_bound_bytes =
         batched_ ? Affine{size.lower_bound, 0} : Affine{0, size.lower_bound};
     for (Kernel &kernel : plan_.kernels) {
-      int64_t element = 4;
-      if (auto *spec = std::get_if<MapSpec>(&kernel.spec)) element = spec->element_bytes;
       for (View &view : kernel.operands) {
         const Buffer &buffer = storage_.buffers[size_t(view.index)];
         view.space = buffer.space;
         view.index = buffer.space == Space::arena ? 0 : buffer.index;
-        view.offset.fixed = view.offset.fixed / 4 * element;
         (batched_ ? view.offset.per_image : view.offset.fixed) += buffer.offset;
       }
       plan_.scratch_bytes = std::max(plan_.scratch_bytes, kernel.scratch_bytes);

@@ -29,7 +29,8 @@ struct Storage {
   int buffer = -1;
   int64_t offset = 0; // elements, from the start of the buffer
   Shape dims;
-  std::vector<int64_t> strides;
+  std::vector<int64_t> strides; // elements
+  int64_t element_bytes = 4;
 };
 
 struct Buffer {
@@ -51,15 +52,15 @@ public:
   const Storage &operator[](ValueId id) const { return storages_[id]; }
   void set(ValueId id, Storage storage);
   // Arena memory of the default layout: NHWC for four dimensions, row-major otherwise.
-  Storage allocate(const Shape &shape);
-  Storage allocate_row_major(const Shape &shape);
-  Storage external(Space space, int index, const Shape &shape); // row-major
+  Storage allocate(const Type &type);
+  Storage allocate_row_major(const Type &type);
+  Storage external(Space space, int index, const Type &type); // row-major
   void touch(const Storage &storage, int kernel);
 
   std::vector<Buffer> buffers;
 
 private:
-  Storage allocate(const Shape &shape, std::vector<int64_t> strides);
+  Storage allocate(const Type &type, std::vector<int64_t> strides);
   const std::vector<int> &last_reader_;
   bool batched_;
   std::vector<Storage> storages_;
@@ -89,7 +90,6 @@ struct MapRequest {
   std::vector<MapStep> steps;
   std::vector<Storage> inputs;
   Storage output;
-  int64_t element_bytes = 4;
 };
 // Fills spec, params, tasks and grain. Errors: unsupported beyond six dimensions.
 Result<Kernel> map_kernel(const MapRequest &request, bool batched);

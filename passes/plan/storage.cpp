@@ -23,31 +23,34 @@ std::vector<int64_t> nhwc_strides(const Shape &s) {
   return {s[2] * s[3] * pixel, 1, s[3] * pixel, pixel};
 }
 
-Storage StorageMap::allocate(const Shape &shape) {
-  return allocate(shape, shape.size() == 4 ? nhwc_strides(shape) : row_major_strides(shape));
+Storage StorageMap::allocate(const Type &type) {
+  return allocate(type, type.shape.size() == 4 ? nhwc_strides(type.shape)
+                                               : row_major_strides(type.shape));
 }
-Storage StorageMap::allocate_row_major(const Shape &shape) {
-  return allocate(shape, row_major_strides(shape));
+Storage StorageMap::allocate_row_major(const Type &type) {
+  return allocate(type, row_major_strides(type.shape));
 }
 
-Storage StorageMap::allocate(const Shape &shape, std::vector<int64_t> strides) {
+Storage StorageMap::allocate(const Type &type, std::vector<int64_t> strides) {
   int64_t elements = 1; // from the first to the last, inclusive
-  for (size_t i = 0; i < shape.size(); ++i)
-    elements += std::max<int64_t>(0, shape[i] - 1) * strides[i];
+  for (size_t i = 0; i < type.shape.size(); ++i)
+    elements += std::max<int64_t>(0, type.shape[i] - 1) * strides[i];
   if (batched_) elements = std::max(elements, strides[0]);
-  int64_t bytes = (elements * 4 + 63) / 64 * 64;
+  const auto element_bytes = int64_t(size_of(type.dtype));
+  int64_t bytes = (elements * element_bytes + 63) / 64 * 64;
   Buffer buffer;
   buffer.bytes = batched_ ? Affine{bytes, 0} : Affine{0, bytes};
   buffers.push_back(buffer);
-  return {int(buffers.size()) - 1, 0, shape, std::move(strides)};
+  return {int(buffers.size()) - 1, 0, type.shape, std::move(strides), element_bytes};
 }
 
-Storage StorageMap::external(Space space, int index, const Shape &shape) {
+Storage StorageMap::external(Space space, int index, const Type &type) {
   Buffer buffer;
   buffer.space = space;
   buffer.index = index;
   buffers.push_back(buffer);
-  return {int(buffers.size()) - 1, 0, shape, row_major_strides(shape)};
+  return {int(buffers.size()) - 1, 0, type.shape, row_major_strides(type.shape),
+          int64_t(size_of(type.dtype))};
 }
 
 void StorageMap::touch(const Storage &storage, int kernel) {

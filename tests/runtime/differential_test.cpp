@@ -112,6 +112,28 @@ TEST_CASE("random graphs compute what the evaluator computes, on every target of
   }
 }
 
+TEST_CASE("integers and masks arrive as they left") {
+  for (DType dtype : {DType::i64, DType::i32, DType::boolean}) {
+    CAPTURE(to_string(dtype));
+    Graph graph;
+    ValueId x = graph.add_input("x", {dtype, {1, 6, 5, 4}});
+    ValueId turned = graph.add_node("turn", Transpose{{0, 3, 1, 2}}, {x}).value();
+    ValueId flat = graph.add_node("flat", Flatten{1}, {turned}).value();
+    ValueId part = graph.add_node("part", Slice{{1}, {3}, {100}, {7}}, {flat}).value();
+    graph.outputs = {graph.add_node("all", Concat{1}, {flat, part, flat}).value(), part};
+    Tensor input(dtype, {3, 6, 5, 4});
+    for (size_t i = 0; i < input.bytes(); ++i)
+      input.raw_mutable()[i] = std::byte(dtype == DType::boolean ? i % 3 == 0 : i * 37 % 251);
+    std::vector<Tensor> inputs{input};
+    auto references = evaluate(graph, inputs);
+    REQUIRE_MESSAGE(references, to_string(references.error()));
+    for (const Target &target : runnable_targets()) {
+      auto outputs = run(compile(graph, target), inputs, 3, nullptr);
+      for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(outputs[j], (*references)[j]));
+    }
+  }
+}
+
 TEST_CASE("every optional pass can be left out") {
   for (uint64_t seed = 1000; seed < 1020; ++seed) {
     Graph graph = random_graph(seed);
