@@ -5,7 +5,6 @@
 #include "runtime/peak.h"
 
 #include <chrono>
-#include <cstring>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -75,14 +74,13 @@ Result<void> bench(BenchOptions &o) {
     double parse_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     double multiplies = double(summarise(graph).multiplies);
-    LATHE_TRY(auto executable, Executable::compile(std::move(graph), options));
+    LATHE_TRY(auto executable, compile(std::move(graph), o));
     const CompileTimes &t = executable->times();
     for (int64_t batch : o.batches)
       for (int threads : o.thread_counts) {
         LATHE_TRY(auto request, Request::create(executable, batch, make_pool(threads)));
         for (size_t i = 0; i < executable->plan().inputs.size(); ++i) {
-          Tensor input = random_input(executable->plan(), i, batch, o.seed);
-          std::memcpy(request->input(i).raw_mutable(), input.raw(), input.bytes());
+          LATHE_CHECK(request->set_input(i, random_input(executable->plan(), i, batch, o.seed)));
         }
         auto first = std::chrono::steady_clock::now();
         request->run();

@@ -46,7 +46,7 @@ Result<void> classify(const std::string &data, const std::string &folder) {
     return preprocess(picture_of(pictures, n), Preset::fashion_mnist, 1, 32, 32);
   };
   LATHE_TRY(Tensor one, prepare(0));
-  std::memcpy(first->input(0).raw_mutable(), one.raw(), one.bytes());
+  LATHE_CHECK(first->set_input(0, one));
   first->run();
   double first_answer = milliseconds_since(start);
 
@@ -100,8 +100,7 @@ Result<void> run_all_networks() {
     LATHE_TRY(auto executable, Executable::compile(std::move(graph)));
     double compile = milliseconds_since(start);
     LATHE_TRY(auto request, Request::create(executable));
-    Tensor x = random_input(executable->plan(), 0, 1, 1);
-    std::memcpy(request->input(0).raw_mutable(), x.raw(), x.bytes());
+    LATHE_CHECK(request->set_input(0, random_input(executable->plan(), 0, 1, 1)));
     Latency latency = measure_latency(*request, 0.3);
     const Plan &plan = executable->plan();
     fmt::print("{:<24}{:>12}{:>14}{:>12.1f}{:>12.3f}{:>10.1f}{:>14}{:>14}\n", name,

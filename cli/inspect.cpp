@@ -174,10 +174,7 @@ Result<void> dump(const DumpOptions &o) {
     }
     LATHE_TRY(auto reports, run_passes(graph, passes));
     if (!all) fmt::print("{}", print(graph));
-    if (o.verbose)
-      for (const PassReport &r : reports)
-        fmt::print(stderr, "{:<24}{:9.3f} ms{}\n", r.name, r.milliseconds,
-                   r.changed ? "  changed" : "");
+    if (o.verbose) print_reports(reports);
     return {};
   }
   LATHE_TRY(auto planned, plan_of(std::move(graph), o));

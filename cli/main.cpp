@@ -1,7 +1,11 @@
 // The command line: parse, run the chosen verb, report its error and exit with its code.
 #include "cli/verbs.h"
 
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <fmt/format.h>
+#include <system_error>
 
 namespace lathe::cli {
 
@@ -46,6 +50,10 @@ static int run(int argc, char **argv) {
     return app.exit(error) == 0 ? 0 : int(ErrorCode::usage);
   }
   Result<void> result = action();
+  // Output that did not arrive is no success: a full disk shows when the buffer is flushed.
+  if (result && (std::fflush(stdout) != 0 || std::ferror(stdout)))
+    result = fail(ErrorCode::io,
+                  std::string("cannot write to standard output: ") + std::strerror(errno));
   if (result) return 0;
   fmt::print(stderr, "lathe: {}\n", to_string(result.error()));
   if (result.error().code == ErrorCode::internal)
@@ -59,6 +67,9 @@ static int run(int argc, char **argv) {
 int main(int argc, char **argv) {
   try {
     return lathe::cli::run(argc, argv);
+  } catch (const std::system_error &error) { // fmt's, where standard output refuses
+    fmt::print(stderr, "lathe: error: {}\n", error.what());
+    return int(lathe::ErrorCode::io);
   } catch (const std::bad_alloc &) {
     fmt::print(stderr, "lathe: error: out of memory\n");
     return int(lathe::ErrorCode::limit);

@@ -67,6 +67,27 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
   return compile;
 }
 
+Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options) {
+  LATHE_TRY(CompileOptions compile, compile_options(options));
+  LATHE_TRY(auto executable, Executable::compile(std::move(graph), compile));
+  if (!options.verbose) return executable;
+  const CompileTimes &t = executable->times();
+  print_reports(t.each_pass);
+  for (auto [step, ms] : {std::pair("all passes", t.passes),
+                          {"plan", t.plan},
+                          {"code", t.codegen},
+                          {"link", t.link},
+                          {"pack", t.pack}})
+    fmt::print(stderr, "{:<24}{:9.3f} ms\n", step, ms);
+  return executable;
+}
+
+void print_reports(const std::vector<PassReport> &reports) {
+  for (const PassReport &r : reports)
+    fmt::print(stderr, "{:<24}{:9.3f} ms{}\n", r.name, r.milliseconds,
+               r.changed ? "  changed" : "");
+}
+
 std::shared_ptr<ThreadPool> make_pool(int threads) {
   if (threads <= 0) threads = usable_cpus();
   return threads > 1 ? std::make_shared<ThreadPool>(threads) : nullptr;

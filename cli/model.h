@@ -28,7 +28,10 @@ Result<Graph> load(const ModelOptions &options);
 // random ones; says on stderr which.
 Result<Graph> load_with_weights(const ModelOptions &options);
 Result<CompileOptions> compile_options(const ModelOptions &options);
-std::shared_ptr<ThreadPool> make_pool(int threads); // null for one thread
+// Compiles as the options say; with `verbose`, says on stderr what each step cost.
+Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options);
+void print_reports(const std::vector<PassReport> &reports); // to stderr
+std::shared_ptr<ThreadPool> make_pool(int threads);         // null for one thread
 
 // 1 x ... random numbers around 0 with deviation 1, `images` of them.
 Tensor random_input(const Plan &plan, size_t input, int64_t images, uint64_t seed);

@@ -130,7 +130,6 @@ Result<void> print_top(const Tensor &scores, const RunOptions &o) {
 
 Result<void> run(const RunOptions &o) {
   LATHE_TRY(Graph graph, load_with_weights(o));
-  LATHE_TRY(CompileOptions options, compile_options(o));
   std::vector<std::string> input_names, output_names;
   for (ValueId id : graph.inputs) input_names.push_back(graph.values[id].name);
   for (ValueId id : graph.outputs) output_names.push_back(graph.values[id].name);
@@ -145,7 +144,7 @@ Result<void> run(const RunOptions &o) {
                          input_names[binding.index]));
     images = tensors[binding.index].shape().empty() ? 1 : tensors[binding.index].shape()[0];
   }
-  LATHE_TRY(auto executable, Executable::compile(std::move(graph), options));
+  LATHE_TRY(auto executable, compile(std::move(graph), o));
   LATHE_TRY(auto request, Request::create(executable, images, make_pool(o.threads)));
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (!tensors[i].defined()) {
@@ -158,7 +157,7 @@ Result<void> run(const RunOptions &o) {
                         .node = input_names[i],
                         .expected = to_string(request->input(i).shape()),
                         .found = to_string(tensors[i].shape())});
-    std::memcpy(request->input(i).raw_mutable(), tensors[i].raw(), tensors[i].bytes());
+    LATHE_CHECK(request->set_input(i, tensors[i]));
   }
   request->run();
   for (const Binding &binding : outputs)

@@ -4,7 +4,6 @@
 #include "ir/compare.h"
 #include "ir/evaluate.h"
 
-#include <cstring>
 #include <fmt/format.h>
 
 namespace lathe::cli {
@@ -34,13 +33,13 @@ Result<void> verify_model(const VerifyOptions &o) {
   }
   std::vector<std::string> names;
   for (ValueId id : graph.outputs) names.push_back(graph.values[id].name);
-  LATHE_TRY(auto executable, Executable::compile(graph, options));
+  LATHE_TRY(auto executable, compile(graph, o));
   LATHE_CHECK(check_plan(executable->plan(), executable->graph(), o.batch));
   LATHE_TRY(auto request, Request::create(executable, o.batch, make_pool(o.threads)));
   std::vector<Tensor> inputs;
   for (size_t i = 0; i < executable->plan().inputs.size(); ++i) {
     inputs.push_back(random_input(executable->plan(), i, o.batch, o.seed));
-    std::memcpy(request->input(i).raw_mutable(), inputs[i].raw(), inputs[i].bytes());
+    LATHE_CHECK(request->set_input(i, inputs[i]));
   }
   request->run();
   std::vector<Tensor> references;

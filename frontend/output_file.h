@@ -9,7 +9,8 @@
 
 namespace lathe {
 
-// The parts, one after the other, in place of whatever stood at `path`. Errors: io.
+// The parts, one after the other, in place of whatever stood at `path`; that stays if writing
+// fails. Errors: io.
 Result<void> write_file(const std::string &path,
                         std::initializer_list<std::span<const std::byte>> parts);
 

@@ -116,6 +116,19 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
   return r;
 }
 
+Result<void> Request::set_input(size_t i, const Tensor &tensor) {
+  Tensor &own = inputs_[i];
+  if (tensor.dtype() != own.dtype() || tensor.shape() != own.shape())
+    return fail(
+        Error{.code = ErrorCode::invalid,
+              .message = "a tensor does not fit the input",
+              .node = executable_->plan().input_names[i],
+              .expected = fmt::format("{} {}", to_string(own.dtype()), to_string(own.shape())),
+              .found = fmt::format("{} {}", to_string(tensor.dtype()), to_string(tensor.shape()))});
+  std::memcpy(own.raw_mutable(), tensor.raw(), tensor.bytes());
+  return {};
+}
+
 void Request::bind() {
   const Plan &plan = executable_->plan();
   auto address = [&](const View &view) {

@@ -55,6 +55,8 @@ public:
   // Shapes as the model declares them (NCHW), dimension 0 being `images` if batched. The tensors
   // are the request's own; write inputs before run, read outputs after.
   Tensor &input(size_t i) { return inputs_[i]; }
+  // Copies a tensor of just the input's type and shape. Errors: invalid, for another.
+  Result<void> set_input(size_t i, const Tensor &tensor);
   const Tensor &output(size_t j) const { return outputs_[j]; }
 
   // Allocates nothing, throws nothing.

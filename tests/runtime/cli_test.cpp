@@ -1,5 +1,6 @@
 // The command line as its users meet it: exit codes, messages that name the place, files in and
 // out.
+#include "frontend/mapped_file.h"
 #include "frontend/npy.h"
 #include "frontend/output_file.h"
 #include "frontend/safetensors.h"
@@ -211,4 +212,22 @@ TEST_CASE("inspect, dump, verify and bench print what they promise") {
                           "isa",
                           "version"})
     CHECK(rows[0].contains(key));
+}
+
+TEST_CASE("a write that fails is an error, and loses nothing that was there") {
+  Folder folder;
+  std::string kept = folder.write("y.npy", "precious");
+  // Files may not grow beyond 512 bytes here: as good as a full disk.
+  std::string limited = fmt::format(
+      "true; trap '' XFSZ; ulimit -f 1; exec {} run lenet5 --batch 100 -o {}", LATHE_PROGRAM, kept);
+  int status = std::system(fmt::format("sh -c \"{}\" 2>/dev/null", limited).c_str());
+  CHECK(WEXITSTATUS(status) == 5);
+  CHECK(read_text_file(kept, 100).value_or("") == "precious");
+  CHECK(std::distance(fs::directory_iterator(folder.path("")), {}) == 1); // no partial file either
+  expect("inspect lenet5 > /dev/full", 5, {});
+  expect("run lenet5 -o /dev/null", 0, {}); // a device is written to as it is
+}
+
+TEST_CASE("-v says what each step cost") {
+  expect("run lenet5 -v --top 1", 0, {"fuse_post_ops", "changed", "code", "pack"});
 }

@@ -40,7 +40,7 @@ Graph with_weights(Graph graph, const std::string &path) {
 
 Tensor run(const std::shared_ptr<const Executable> &executable, const Tensor &input) {
   auto request = must(Request::create(executable, input.shape()[0]));
-  std::memcpy(request->input(0).raw_mutable(), input.raw(), input.bytes());
+  REQUIRE(request->set_input(0, input));
   request->run();
   return request->output(0);
 }
