@@ -55,10 +55,9 @@ static int run(int argc, char **argv) {
     result = fail(ErrorCode::io,
                   std::string("cannot write to standard output: ") + std::strerror(errno));
   if (result) return 0;
-  fmt::print(stderr, "lathe: {}\n", to_string(result.error()));
+  note("lathe: {}\n", to_string(result.error()));
   if (result.error().code == ErrorCode::internal)
-    fmt::print(stderr,
-               "This is a bug in Lathe. Please report it with the command and the model.\n");
+    note("This is a bug in Lathe. Please report it with the command and the model.\n");
   return int(result.error().code);
 }
 
@@ -68,14 +67,13 @@ int main(int argc, char **argv) {
   try {
     return lathe::cli::run(argc, argv);
   } catch (const std::system_error &error) { // fmt's, where standard output refuses
-    fmt::print(stderr, "lathe: error: {}\n", error.what());
+    lathe::cli::note("lathe: error: {}\n", error.what());
     return int(lathe::ErrorCode::io);
   } catch (const std::bad_alloc &) {
-    fmt::print(stderr, "lathe: error: out of memory\n");
+    lathe::cli::note("lathe: error: out of memory\n");
     return int(lathe::ErrorCode::limit);
   } catch (const std::exception &error) {
-    fmt::print(stderr, "lathe: error: {}\nThis is a bug in Lathe. Please report it.\n",
-               error.what());
+    lathe::cli::note("lathe: error: {}\nThis is a bug in Lathe. Please report it.\n", error.what());
     return int(lathe::ErrorCode::internal);
   }
 }

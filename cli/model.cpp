@@ -33,13 +33,13 @@ Result<Graph> load(const ModelOptions &options) {
 Result<Graph> load_with_weights(const ModelOptions &options) {
   LATHE_TRY(Graph graph, load(options));
   auto say = [&]<typename... T>(fmt::format_string<T...> format, T &&...values) {
-    if (!options.quiet) fmt::print(stderr, format, std::forward<T>(values)...);
+    if (!options.quiet) note(format, std::forward<T>(values)...);
   };
   auto bind = [&](const WeightsFile &file) -> Result<void> {
     LATHE_TRY(BindReport report, bind_weights(graph, file));
     if (!report.unused.empty())
-      fmt::print(stderr, "note: {} tensors of {} are not used, {} for one\n", report.unused.size(),
-                 file.path(), report.unused[0]);
+      note("note: {} tensors of {} are not used, {} for one\n", report.unused.size(), file.path(),
+           report.unused[0]);
     return {};
   };
   std::string name = std::filesystem::path(options.model).stem().string();
@@ -78,14 +78,13 @@ Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOption
                           {"code", t.codegen},
                           {"link", t.link},
                           {"pack", t.pack}})
-    fmt::print(stderr, "{:<24}{:9.3f} ms\n", step, ms);
+    note("{:<24}{:9.3f} ms\n", step, ms);
   return executable;
 }
 
 void print_reports(const std::vector<PassReport> &reports) {
   for (const PassReport &r : reports)
-    fmt::print(stderr, "{:<24}{:9.3f} ms{}\n", r.name, r.milliseconds,
-               r.changed ? "  changed" : "");
+    note("{:<24}{:9.3f} ms{}\n", r.name, r.milliseconds, r.changed ? "  changed" : "");
 }
 
 std::shared_ptr<ThreadPool> make_pool(int threads) {

@@ -4,10 +4,18 @@
 #include "frontend/bundled.h"
 #include "runtime/executable.h"
 
+#include <cstdio>
+#include <fmt/format.h>
 #include <string>
 #include <vector>
 
 namespace lathe::cli {
+
+// To stderr. Unlike fmt::print it never throws: who reports an error has nobody left to tell.
+template <typename... T> void note(fmt::format_string<T...> format, T &&...values) {
+  std::string text = fmt::format(format, std::forward<T>(values)...);
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
 
 struct ModelOptions {
   std::string model;

@@ -56,7 +56,7 @@ Result<Preset> choose_preset(const RunOptions &o) {
   }
   bool own = o.weights.empty() && std::filesystem::path(o.model).stem() == "lenet5";
   Preset preset = own ? Preset::fashion_mnist : Preset::torchvision;
-  fmt::print(stderr, "preprocessing: {}\n", to_string(preset));
+  note("preprocessing: {}\n", to_string(preset));
   return preset;
 }
 
@@ -148,7 +148,7 @@ Result<void> run(const RunOptions &o) {
   LATHE_TRY(auto request, Request::create(executable, images, make_pool(o.threads)));
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (!tensors[i].defined()) {
-      fmt::print(stderr, "input {}: random, seed {}\n", input_names[i], o.seed);
+      note("input {}: random, seed {}\n", input_names[i], o.seed);
       tensors[i] = random_input(executable->plan(), i, images, o.seed);
     }
     if (tensors[i].bytes() != request->input(i).bytes())

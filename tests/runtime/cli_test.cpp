@@ -24,7 +24,7 @@ struct Outcome {
   std::string out; // stdout, then stderr
 };
 Outcome lathe_command(const std::string &arguments) {
-  std::string command = fmt::format("{} {} 2>&1", LATHE_PROGRAM, arguments);
+  std::string command = fmt::format("{} 2>&1 {}", LATHE_PROGRAM, arguments);
   FILE *pipe = popen(command.c_str(), "r");
   REQUIRE(pipe);
   Outcome outcome{0, ""};
@@ -224,8 +224,9 @@ TEST_CASE("a write that fails is an error, and loses nothing that was there") {
   CHECK(WEXITSTATUS(status) == 5);
   CHECK(read_text_file(kept, 100).value_or("") == "precious");
   CHECK(std::distance(fs::directory_iterator(folder.path("")), {}) == 1); // no partial file either
-  expect("inspect lenet5 > /dev/full", 5, {});
-  expect("run lenet5 -o /dev/null", 0, {}); // a device is written to as it is
+  expect("inspect lenet5 > /dev/full", 5, {"cannot write to standard output"});
+  expect("inspect lenet5 > /dev/full 2> /dev/full", 5, {}); // nor can the message be written
+  expect("run lenet5 -o /dev/null", 0, {});                 // a device is written to as it is
 }
 
 TEST_CASE("-v says what each step cost") {
