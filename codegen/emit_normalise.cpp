@@ -1,4 +1,4 @@
-// Local response normalisation, softmax, and means: kernels that look along an axis.
+// Local response normalisation, softmax, extremes and reductions: kernels that look along an axis.
 #include "codegen/emitter.h"
 
 #include <limits>
@@ -52,6 +52,23 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
   e.ir.CreateRetVoid();
 }
 
+namespace {
+
+// Where a task's line begins in the input and output of a softmax or arg kernel.
+std::pair<IrValue, IrValue> line(Emitter &e, IrValue task) {
+  using S = SoftmaxSpec;
+  IrValue in = e.operand(S::input), out = e.operand(S::output), rest = task;
+  for (int64_t d = S::rank - 1; d >= 0; --d) {
+    IrValue extent = e.param(S::extent0 + int(d)), index = e.rem(rest, extent);
+    rest = e.div(rest, extent);
+    in = e.offset(in, e.mul(index, e.param(S::in_stride0 + int(d))));
+    out = e.offset(out, e.mul(index, e.param(S::out_stride0 + int(d))));
+  }
+  return {in, out};
+}
+
+} // namespace
+
 // softmax: exp(x - max) / sum; log softmax: x - max - log(sum).
 void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
@@ -81,13 +98,7 @@ void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name
   };
 
   e.loop(e.begin, e.end, one, [&](IrValue task) {
-    IrValue in = e.operand(S::input), out = e.operand(S::output), rest = task;
-    for (int64_t d = S::rank - 1; d >= 0; --d) {
-      IrValue extent = e.param(S::extent0 + int(d)), index = e.rem(rest, extent);
-      rest = e.div(rest, extent);
-      in = e.offset(in, e.mul(index, e.param(S::in_stride0 + int(d))));
-      out = e.offset(out, e.mul(index, e.param(S::out_stride0 + int(d))));
-    }
+    auto [in, out] = line(e, task);
     auto load = [&](IrValue i, IrValue mask, double dead) {
       IrValue x = e.load(type, e.offset(in, e.mul(i, in_step)), mask);
       return mask ? e.ir.CreateSelect(mask, x, e.splat(type, dead)) : x;
@@ -119,6 +130,39 @@ void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name
   e.ir.CreateRetVoid();
 }
 
+void emit(const ArgSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module) {
+  using A = ArgSpec;
+  Emitter e(module, target, name, 2);
+  IrValue zero = e.constant(0), one = e.constant(1);
+  IrValue length = e.param(A::length), in_step = e.param(A::in_step);
+  e.loop(e.begin, e.end, one, [&](IrValue task) {
+    auto [in, out] = line(e, task);
+    auto at = [&](IrValue i) { return e.load(e.f32, e.offset(in, e.mul(i, in_step))); };
+    IrValues found =
+        e.loop(one, length, one, {at(zero), zero}, [&](IrValue i, const IrValues &held) {
+          IrValue x = at(i);
+          bool max = spec.kind == ArgKind::max;
+          IrValue better =
+              spec.last ? max ? e.ir.CreateFCmpOGE(x, held[0]) : e.ir.CreateFCmpOLE(x, held[0])
+              : max ? e.ir.CreateFCmpOGT(x, held[0])
+                        : e.ir.CreateFCmpOLT(x, held[0]);
+          return IrValues{e.ir.CreateSelect(better, x, held[0]),
+                          e.ir.CreateSelect(better, i, held[1])};
+        });
+    if (!spec.one_hot) {
+      e.ir.CreateAlignedStore(found[1], out, llvm::Align(8));
+      return;
+    }
+    IrValue out_step = e.param(A::out_step);
+    e.loop(length, [&](IrValue i) {
+      IrValue value = e.ir.CreateUIToFP(e.ir.CreateICmpEQ(i, found[1]), e.f32);
+      e.store(value, e.offset(out, e.mul(i, out_step)));
+    });
+  });
+  e.ir.CreateRetVoid();
+}
+
 void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   using R = ReduceSpec;
@@ -126,15 +170,45 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
   IrValue one = e.constant(1), four = e.constant(4);
   const int last = int(R::rank) - 1;
 
-  // Sums one element (or vector) over all reduced loops, outermost first.
-  std::function<IrValue(int, IrValue, IrValue, IrValue)> sum_over =
-      [&](int dimension, IrValue at, IrValue sum, IrValue mask) -> IrValue {
-    if (dimension == R::rank)
-      return e.ir.CreateFAdd(sum, e.load(spec.vector ? e.vector() : e.f32, at, mask));
-    return e.loop(e.constant(0), e.param(R::reduced0 + dimension), one, {sum},
+  llvm::Type *type = spec.vector ? e.vector() : e.f32;
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  auto start = [&] {
+    switch (spec.kind) {
+    case ReduceKind::max:
+      return e.splat(type, -infinity);
+    case ReduceKind::min:
+      return e.splat(type, infinity);
+    case ReduceKind::prod:
+      return e.splat(type, 1);
+    case ReduceKind::mean:
+    case ReduceKind::sum:
+      break;
+    }
+    return e.zero(type);
+  };
+  auto combine = [&](IrValue held, IrValue x) {
+    switch (spec.kind) {
+    case ReduceKind::max:
+      return e.fmax(x, held);
+    case ReduceKind::min:
+      return e.fmin(x, held);
+    case ReduceKind::prod:
+      return e.ir.CreateFMul(held, x);
+    case ReduceKind::mean:
+    case ReduceKind::sum:
+      break;
+    }
+    return e.ir.CreateFAdd(held, x);
+  };
+  // Reduces one element (or vector) over all reduced loops, outermost first.
+  std::function<IrValue(int, IrValue, IrValue, IrValue)> reduce_over =
+      [&](int dimension, IrValue at, IrValue held, IrValue mask) -> IrValue {
+    if (dimension == R::rank) return combine(held, e.load(type, at, mask));
+    return e.loop(e.constant(0), e.param(R::reduced0 + dimension), one, {held},
                   [&](IrValue i, const IrValues &state) {
                     IrValue bytes = e.mul(i, e.param(R::reduced_stride0 + dimension));
-                    return IrValues{sum_over(dimension + 1, e.offset(at, bytes), state[0], mask)};
+                    return IrValues{
+                        reduce_over(dimension + 1, e.offset(at, bytes), state[0], mask)};
                   })[0];
   };
   IrValue count = one;
@@ -150,20 +224,20 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
       out = e.offset(out, e.mul(index, e.param(R::out_stride0 + d)));
     }
     IrValue length = e.param(R::extent0 + last);
-    auto mean = [&](IrValue from, IrValue to, IrValue mask) {
-      llvm::Type *type = spec.vector ? e.vector() : e.f32;
-      IrValue sum = sum_over(0, from, e.zero(type), mask);
+    auto reduce = [&](IrValue from, IrValue to, IrValue mask) {
+      IrValue result = reduce_over(0, from, start(), mask);
       IrValue by = spec.vector ? e.broadcast(divisor, target.lanes()) : divisor;
-      e.store(e.ir.CreateFDiv(sum, by), to, mask);
+      if (spec.kind == ReduceKind::mean) result = e.ir.CreateFDiv(result, by);
+      e.store(result, to, mask);
     };
     if (spec.vector) {
       e.for_lanes(length, [&](IrValue i, IrValue mask) {
-        mean(e.offset(in, e.mul(i, four)), e.offset(out, e.mul(i, four)), mask);
+        reduce(e.offset(in, e.mul(i, four)), e.offset(out, e.mul(i, four)), mask);
       });
     } else {
       e.loop(length, [&](IrValue i) {
-        mean(e.offset(in, e.mul(i, e.param(R::in_stride0 + last))),
-             e.offset(out, e.mul(i, e.param(R::out_stride0 + last))), nullptr);
+        reduce(e.offset(in, e.mul(i, e.param(R::in_stride0 + last))),
+               e.offset(out, e.mul(i, e.param(R::out_stride0 + last))), nullptr);
       });
     }
   });

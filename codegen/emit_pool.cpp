@@ -1,4 +1,4 @@
-// Max and average pooling over NHWC, a vector of channels at a time; taps outside are skipped.
+// Max, average and sum pooling over NHWC, a vector of channels at a time; taps outside are skipped.
 #include "codegen/emitter.h"
 
 namespace lathe {
@@ -44,7 +44,8 @@ void emit(const PoolSpec &spec, const Target &target, const std::string &name,
       IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
                            e.sub(counted_cols.last, counted_cols.first));
       IrValue divisor =
-          max ? nullptr
+          spec.kind != PoolKind::average
+              ? nullptr
               : e.broadcast(e.ir.CreateSIToFP(e.maximum(taps, one), e.f32), target.lanes());
       IrValue pixel_out = e.offset(out, e.mul(column, e.param(P::out_pixel)));
       e.for_lanes(e.param(P::channels), [&](IrValue channel, IrValue mask) {
@@ -63,7 +64,7 @@ void emit(const PoolSpec &spec, const Target &target, const std::string &name,
               });
         };
         IrValue result = e.loop(rows.first, rows.last, one, {start}, over_rows)[0];
-        if (!max) result = e.ir.CreateFDiv(result, divisor);
+        if (divisor) result = e.ir.CreateFDiv(result, divisor);
         e.store(result, e.offset(pixel_out, bytes), mask);
       });
     });

@@ -34,8 +34,9 @@ public:
   }
   llvm::Type *vector() const { return vector(target.lanes()); }
 
-  IrValue operand(int index); // an address
-  IrValue param(int index);   // an i64
+  llvm::Type *type_of(DType dtype) const; // i8 for a bool
+  IrValue operand(int index);             // an address
+  IrValue param(int index);               // an i64
   IrValue constant(int64_t value) const;
   IrValue zero(llvm::Type *type) const { return llvm::Constant::getNullValue(type); }
   IrValue splat(llvm::Type *type, double value) const { return llvm::ConstantFP::get(type, value); }
@@ -79,11 +80,17 @@ public:
   IrValue fmax(IrValue a, IrValue b);
   IrValue horizontal_sum(IrValue vector); // halves added pairwise
   IrValue horizontal_max(IrValue vector);
+  IrValue convert(DType from, DType to, IrValue scalar);
   IrValue unary(const Unary &op, IrValue x);
   IrValue binary(BinaryKind kind, IrValue a, IrValue b);
   IrValue exp(IrValue x);
   IrValue log(IrValue x);
   IrValue power(IrValue x, double exponent); // of a positive x
+  IrValue power(IrValue x, IrValue y);       // as C's pow
+  IrValue floor(IrValue x);
+  IrValue erf(IrValue x);
+  IrValue softplus(IrValue x);
+  IrValue absolute(IrValue x);
 
 private:
   IrValue integer_like(llvm::Type *float_type, int64_t value) const;
@@ -103,11 +110,14 @@ void emit(const ConvSpec &spec, const Target &target, const std::string &name,
 void emit(const DenseSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);
 void emit(const MapSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
+void emit(const GatherSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module);
 void emit(const PoolSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);
 void emit(const LrnSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
 void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);
+void emit(const ArgSpec &spec, const Target &target, const std::string &name, llvm::Module &module);
 void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);
 

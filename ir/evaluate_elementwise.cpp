@@ -40,6 +40,16 @@ double apply(const Unary &op, double x) {
     return -x;
   case UnaryKind::abs:
     return std::abs(x);
+  case UnaryKind::floor:
+    return std::floor(x);
+  case UnaryKind::ceil:
+    return std::ceil(x);
+  case UnaryKind::erf:
+    return std::erf(x);
+  case UnaryKind::softplus:
+    return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+  case UnaryKind::thresholded_relu:
+    return x > op.alpha ? x : 0;
   }
   return x;
 }
@@ -63,6 +73,8 @@ template <typename T, typename Body> auto with_function(BinaryKind kind, const B
       return body([](T a, T b) { return std::min(a, b); });
     case BinaryKind::max:
       return body([](T a, T b) { return std::max(a, b); });
+    case BinaryKind::pow:
+      return body([](T a, T b) { return std::pow(a, b); });
     case BinaryKind::prelu:
       break;
     }
@@ -85,6 +97,7 @@ template <typename T, typename Body> auto with_function(BinaryKind kind, const B
       return body([](T a, T b) { return std::min(a, b); });
     case BinaryKind::max:
       return body([](T a, T b) { return std::max(a, b); });
+    case BinaryKind::pow: // inference accepts only floats
     case BinaryKind::prelu:
       break;
     }
@@ -156,5 +169,43 @@ Tensors compute(const BatchNorm &op, const Operands &a) {
 }
 
 Tensors compute(const Dropout &, const Operands &a) { return {a.x()}; }
+
+namespace {
+
+template <typename From, typename To> void convert(const Tensor &x, Tensor &y) {
+  std::ranges::transform(x.as<From>(), y.as_mutable<To>().begin(), [](From v) -> To {
+    if constexpr (std::is_same_v<To, uint8_t>) // a bool
+      return v != 0;
+    else if constexpr (std::is_same_v<From, float> && std::is_integral_v<To>)
+      return saturate<To>(v);
+    else
+      return static_cast<To>(v);
+  });
+}
+
+// Calls body with a value of the type that stores `dtype`.
+template <typename Body> void with_type(DType dtype, const Body &body) {
+  switch (dtype) {
+  case DType::f32:
+    return body(float{});
+  case DType::i64:
+    return body(int64_t{});
+  case DType::i32:
+    return body(int32_t{});
+  case DType::boolean:
+    return body(uint8_t{});
+  }
+}
+
+} // namespace
+
+Tensors compute(const Cast &op, const Operands &a) {
+  if (op.to == a.x().dtype()) return {a.x()};
+  Tensor y = a.result();
+  with_type(a.x().dtype(), [&]<typename From>(From) {
+    with_type(op.to, [&]<typename To>(To) { convert<From, To>(a.x(), y); });
+  });
+  return {y};
+}
 
 } // namespace lathe

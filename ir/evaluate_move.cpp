@@ -3,9 +3,7 @@
 #include "ir/strided.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 namespace lathe {
 namespace {
@@ -33,16 +31,6 @@ void copy(const Tensor &from, const View &source, Tensor &to, const View &target
                       std::memcpy(write + at(offset[1] + i * step[1]),
                                   read + at(offset[0] + i * step[0]), bytes);
                   });
-}
-
-// The nearest integer of a type towards zero; 0 for NaN.
-template <typename T> T saturate(float value) {
-  if (std::isnan(value)) return 0;
-  if (value >= static_cast<float>(std::numeric_limits<T>::max()))
-    return std::numeric_limits<T>::max();
-  if (value <= static_cast<float>(std::numeric_limits<T>::min()))
-    return std::numeric_limits<T>::min();
-  return static_cast<T>(value);
 }
 
 void fill(Tensor &tensor, float value) {
@@ -80,11 +68,11 @@ Tensors compute(const Slice &op, const Operands &a) {
   View view = whole(a.x());
   for (size_t i = 0; i < op.axes.size(); ++i) {
     const Axis axis(a.shape(), op.axes[i]);
-    const int64_t begin = op.begin[i] < 0 ? op.begin[i] + axis.extent : op.begin[i];
+    const SliceRange range = slice_range(axis.extent, op.begin[i], op.end[i], op.step[i]);
     int64_t &stride = view.strides[axis.position];
-    view.offset += std::clamp<int64_t>(begin, 0, axis.extent) * stride;
+    view.offset += range.first * stride;
     // At most one element: its stride is never used, and a huge step must not overflow.
-    stride = op.step[i] < axis.extent ? stride * op.step[i] : 0;
+    stride = std::abs(range.step) < axis.extent ? stride * range.step : 0;
   }
   copy(a.x(), view, y, whole(y), y.shape());
   return {y};
@@ -121,6 +109,31 @@ Tensors compute(const Transpose &op, const Operands &a) {
   for (size_t d = 0; d < op.perm.size(); ++d)
     permuted.strides[d] = x.strides[static_cast<size_t>(op.perm[d])];
   copy(a.x(), permuted, y, whole(y), y.shape());
+  return {y};
+}
+
+Tensors compute(const Expand &, const Operands &a) {
+  Tensor y = a.result();
+  copy(a.x(), {0, broadcast_strides(a.shape(), y.shape())}, y, whole(y), y.shape());
+  return {y};
+}
+
+Tensors compute(const Gather &op, const Operands &a) {
+  Tensor y = a.result();
+  if (y.size() == 0) return {y};
+  const Axis axis(a.shape(), op.axis);
+  const Tensor &indices = a.in[1];
+  const size_t row = static_cast<size_t>(axis.behind) * size_of(y.dtype());
+  std::byte *to = y.raw_mutable();
+  for (int64_t n = 0; n < axis.before; ++n)
+    for (size_t i = 0; i < static_cast<size_t>(indices.size()); ++i) {
+      int64_t index =
+          indices.dtype() == DType::i64 ? indices.as<int64_t>()[i] : indices.as<int32_t>()[i];
+      if (index < 0) index += axis.extent;
+      index = std::clamp<int64_t>(index, 0, axis.extent - 1);
+      std::memcpy(to, a.x().raw() + static_cast<size_t>(n * axis.extent + index) * row, row);
+      to += row;
+    }
   return {y};
 }
 

@@ -4,6 +4,9 @@
 
 #include "ir/ops.h"
 
+#include <cmath>
+#include <limits>
+
 namespace lathe {
 
 using Tensors = std::vector<Tensor>;
@@ -28,6 +31,16 @@ struct Axis {
   }
 };
 
+// The nearest integer of a type towards zero; 0 for NaN.
+template <typename T> T saturate(float value) {
+  if (std::isnan(value)) return 0;
+  if (value >= static_cast<float>(std::numeric_limits<T>::max()))
+    return std::numeric_limits<T>::max();
+  if (value <= static_cast<float>(std::numeric_limits<T>::min()))
+    return std::numeric_limits<T>::min();
+  return static_cast<T>(value);
+}
+
 double apply(const Unary &op, double x);
 double apply(BinaryKind kind, double a, double b);
 
@@ -39,12 +52,15 @@ Tensors compute(const Unary &, const Operands &);
 Tensors compute(const Binary &, const Operands &);
 Tensors compute(const BatchNorm &, const Operands &);
 Tensors compute(const Dropout &, const Operands &);
+Tensors compute(const Cast &, const Operands &);
 // evaluate_reduce.cpp
 Tensors compute(const Pool &, const Operands &);
 Tensors compute(const GlobalPool &, const Operands &);
 Tensors compute(const Lrn &, const Operands &);
 Tensors compute(const Softmax &, const Operands &);
-Tensors compute(const ReduceMean &, const Operands &);
+Tensors compute(const Reduce &, const Operands &);
+Tensors compute(const ArgReduce &, const Operands &);
+Tensors compute(const Hardmax &, const Operands &);
 // evaluate_move.cpp
 Tensors compute(const Concat &, const Operands &);
 Tensors compute(const Slice &, const Operands &);
@@ -53,5 +69,7 @@ Tensors compute(const Pad &, const Operands &);
 Tensors compute(const Reshape &, const Operands &);
 Tensors compute(const Flatten &, const Operands &);
 Tensors compute(const Transpose &, const Operands &);
+Tensors compute(const Expand &, const Operands &);
+Tensors compute(const Gather &, const Operands &);
 
 } // namespace lathe

@@ -39,6 +39,7 @@ float pool_window(const Pool &op, const float *plane, int64_t width, const Taps 
       most = std::max(most, value);
     }
   if (op.kind == PoolKind::max) return static_cast<float>(most);
+  if (op.kind == PoolKind::sum) return static_cast<float>(sum);
   const int64_t inside = (rows.last - rows.first) * (columns.last - columns.first);
   const int64_t taps = op.count_include_pad ? rows.padded * columns.padded : inside;
   return static_cast<float>(sum / double(std::max<int64_t>(1, taps)));
@@ -119,21 +120,95 @@ Tensors compute(const Softmax &op, const Operands &a) {
   return {y};
 }
 
-Tensors compute(const ReduceMean &op, const Operands &a) {
+namespace {
+
+// Elements of type T, reduced in type Wide.
+template <typename T, typename Wide> Tensor reduce(const Reduce &op, const Operands &a) {
   Shape kept = a.shape();
   for (int64_t axis : op.axes) kept[Axis(a.shape(), axis).position] = 1;
-  std::vector<double> sums(static_cast<size_t>(element_count(kept)), 0.0);
-  const float *from = a.x().f32().data();
+  using Limits = std::numeric_limits<Wide>;
+  Wide start = op.kind == ReduceKind::prod;
+  if (op.kind == ReduceKind::max)
+    start = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
+  if (op.kind == ReduceKind::min) start = Limits::has_infinity ? Limits::infinity() : Limits::max();
+  auto combine = [&](Wide x, Wide y) -> Wide {
+    switch (op.kind) {
+    case ReduceKind::max:
+      return std::max(x, y);
+    case ReduceKind::min:
+      return std::min(x, y);
+    case ReduceKind::prod:
+      return x * y;
+    case ReduceKind::mean:
+    case ReduceKind::sum:
+      break;
+    }
+    return x + y;
+  };
+  std::vector<Wide> results(static_cast<size_t>(element_count(kept)), start);
+  const T *from = a.x().as<T>().data();
   for_each_row<2>(a.shape(), {row_major_strides(a.shape()), broadcast_strides(kept, a.shape())},
                   [&](const auto &offset, int64_t length, const auto &step) {
-                    for (int64_t i = 0; i < length; ++i)
-                      sums[static_cast<size_t>(offset[1] + i * step[1])] +=
-                          from[offset[0] + i * step[0]];
+                    for (int64_t i = 0; i < length; ++i) {
+                      Wide &result = results[static_cast<size_t>(offset[1] + i * step[1])];
+                      result = combine(result, static_cast<Wide>(from[offset[0] + i * step[0]]));
+                    }
                   });
   Tensor y = a.result();
-  const double count = sums.empty() ? 1 : double(a.x().size()) / double(sums.size());
-  std::ranges::transform(sums, y.f32_mutable().begin(),
-                         [&](double sum) { return static_cast<float>(sum / count); });
+  const auto taken = results.empty() ? 1 : a.x().size() / static_cast<int64_t>(results.size());
+  const auto divisor = static_cast<Wide>(op.kind == ReduceKind::mean ? taken : 1);
+  std::ranges::transform(results, y.as_mutable<T>().begin(), [&](Wide result) {
+    return static_cast<T>(op.kind == ReduceKind::mean ? result / divisor : result);
+  });
+  return y;
+}
+
+// Calls body(offset of the first element, distance between elements, index of the extreme one) for
+// every line along an axis.
+template <typename Body>
+void each_extreme(const Tensor &x, const Axis &axis, ArgKind kind, bool last, const Body &body) {
+  const float *from = x.f32().data();
+  for (int64_t n = 0; n < axis.before; ++n)
+    for (int64_t i = 0; i < axis.behind; ++i) {
+      const int64_t first = n * axis.extent * axis.behind + i;
+      int64_t best = 0;
+      for (int64_t c = 1; c < axis.extent; ++c) {
+        const float now = from[first + c * axis.behind], held = from[first + best * axis.behind];
+        if ((kind == ArgKind::max ? now > held : now < held) || (last && now == held)) best = c;
+      }
+      body(first, axis.behind, best);
+    }
+}
+
+} // namespace
+
+Tensors compute(const Reduce &op, const Operands &a) {
+  switch (a.types[0].dtype) { // sums of integers wrap, as hardware does
+  case DType::i64:
+    return {reduce<int64_t, int64_t>(op, a)};
+  case DType::i32:
+    return {reduce<int32_t, int64_t>(op, a)};
+  default:
+    return {reduce<float, double>(op, a)};
+  }
+}
+
+Tensors compute(const ArgReduce &op, const Operands &a) {
+  Tensor y = a.result();
+  int64_t *to = y.as_mutable<int64_t>().data();
+  each_extreme(a.x(), Axis(a.shape(), op.axis), op.kind, op.last,
+               [&](int64_t, int64_t, int64_t best) { *to++ = best; });
+  return {y};
+}
+
+Tensors compute(const Hardmax &op, const Operands &a) {
+  Tensor y = a.result();
+  std::ranges::fill(y.f32_mutable(), 0.0f);
+  if (y.size() == 0) return {y};
+  each_extreme(a.x(), Axis(a.shape(), op.axis), ArgKind::max, false,
+               [&](int64_t first, int64_t step, int64_t best) {
+                 y.f32_mutable()[static_cast<size_t>(first + best * step)] = 1;
+               });
   return {y};
 }
 

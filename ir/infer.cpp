@@ -143,8 +143,10 @@ struct Rule {
                       fmt::format("dilation {}x{} of {}", op.dilation.h, op.dilation.w, show(x())));
     return one(DType::f32, {x()[0], x()[1], size.h, size.w});
   }
-  Result<Types> operator()(const GlobalPool &) const {
+  Result<Types> operator()(const GlobalPool &op) const {
     LATHE_CHECK(check_f32(in));
+    if (op.kind == PoolKind::sum)
+      return rejected("bad kind of a global pool", "max or average", "sum");
     LATHE_CHECK(check_rank(in[0], 4, "the input of a global pool"));
     if (x()[2] < 1 || x()[3] < 1) return rejected("nothing to pool", "a picture", show(x()));
     return one(DType::f32, {x()[0], x()[1], 1, 1});
@@ -175,7 +177,8 @@ struct Rule {
     LATHE_CHECK(check_numbers(op));
     return one(in[0].dtype, x());
   }
-  Result<Types> operator()(const Binary &) const {
+  Result<Types> operator()(const Binary &op) const {
+    if (op.kind == BinaryKind::pow) LATHE_CHECK(check_f32(in));
     if (in[0].dtype != in[1].dtype || in[0].dtype == DType::boolean)
       return rejected("operands of different or wrong element type", "two of f32, i64 or i32",
                       fmt::format("{} and {}", to_string(in[0].dtype), to_string(in[1].dtype)));
@@ -217,11 +220,9 @@ struct Rule {
       if (seen[a])
         return rejected("an axis is sliced twice", "distinct axes", fmt::format("{}", axis));
       seen[a] = true;
-      LATHE_CHECK(check_range("slice step", op.step[i], 1, most_extent));
-      int64_t d = x()[a];
-      auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + d : v, 0, d); };
-      int64_t extent = std::max<int64_t>(0, clamp(op.end[i]) - clamp(op.begin[i]));
-      result[a] = (extent + op.step[i] - 1) / op.step[i];
+      if (op.step[i] == 0) return rejected("bad slice step", "a number other than 0", "0");
+      LATHE_CHECK(check_range("slice step", op.step[i], -most_extent, most_extent));
+      result[a] = slice_range(x()[a], op.begin[i], op.end[i], op.step[i]).count;
     }
     return one(in[0].dtype, result);
   }
@@ -301,15 +302,33 @@ struct Rule {
     for (int64_t p : op.perm) result.push_back(x()[static_cast<size_t>(p)]);
     return one(in[0].dtype, result);
   }
-  Result<Types> operator()(const ReduceMean &op) const {
-    LATHE_CHECK(check_f32(in));
+  Result<Types> operator()(const Expand &op) const {
+    for (int64_t d : op.shape) LATHE_CHECK(check_range("dimension", d, 0, most_extent));
+    LATHE_TRY(Shape shape, broadcast(x(), op.shape));
+    return one(in[0].dtype, shape);
+  }
+  Result<Types> operator()(const Gather &op) const {
+    if (in[1].dtype != DType::i64 && in[1].dtype != DType::i32)
+      return rejected("wrong element type of indices", "i64 or i32",
+                      std::string(to_string(in[1].dtype)));
+    LATHE_TRY(int64_t axis, normal_axis(op.axis, x().size()));
+    if (x()[static_cast<size_t>(axis)] == 0 && element_count(in[1].shape) > 0)
+      return rejected("nothing to gather from", "at least one element", show(x()));
+    Shape result(x().begin(), x().begin() + axis);
+    result.insert(result.end(), in[1].shape.begin(), in[1].shape.end());
+    result.insert(result.end(), x().begin() + axis + 1, x().end());
+    return one(in[0].dtype, result);
+  }
+  Result<Types> operator()(const Reduce &op) const {
+    if (in[0].dtype == DType::boolean)
+      return rejected("wrong element type", "f32, i64 or i32", "bool");
     std::vector<bool> reduced(x().size());
     for (int64_t a : op.axes) {
       LATHE_TRY(int64_t axis, normal_axis(a, x().size()));
       if (reduced[static_cast<size_t>(axis)])
         return rejected("an axis is reduced twice", "distinct axes", fmt::format("{}", a));
       reduced[static_cast<size_t>(axis)] = true;
-      if (x()[static_cast<size_t>(axis)] < 1)
+      if (op.kind == ReduceKind::mean && x()[static_cast<size_t>(axis)] < 1)
         return rejected("mean over nothing", "at least one element", show(x()));
     }
     Shape result;
@@ -319,8 +338,26 @@ struct Rule {
       else if (op.keep_dims)
         result.push_back(1);
     }
-    return one(DType::f32, result);
+    return one(in[0].dtype, result);
   }
+  Result<Types> operator()(const ArgReduce &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_TRY(int64_t axis, normal_axis(op.axis, x().size()));
+    if (x()[static_cast<size_t>(axis)] < 1)
+      return rejected("extreme of nothing", "at least one element", show(x()));
+    Shape result = x();
+    if (op.keep_dims)
+      result[static_cast<size_t>(axis)] = 1;
+    else
+      result.erase(result.begin() + axis);
+    return one(DType::i64, result);
+  }
+  Result<Types> operator()(const Hardmax &op) const {
+    LATHE_CHECK(check_f32(in));
+    LATHE_CHECK(normal_axis(op.axis, x().size()));
+    return one(DType::f32, x());
+  }
+  Result<Types> operator()(const Cast &op) const { return one(op.to, x()); }
   Result<Types> operator()(const Dropout &op) const {
     if (!(op.rate >= 0 && op.rate <= 1))
       return rejected("bad dropout rate", "0 to 1", fmt::format("{}", op.rate));
@@ -337,6 +374,7 @@ struct Count {
   Arity operator()(const Dense &o) { return exactly(fixed_inputs(o) + post_inputs(o.post)); }
   Arity operator()(const BatchNorm &) { return exactly(5); }
   Arity operator()(const Binary &) { return exactly(2); }
+  Arity operator()(const Gather &) { return exactly(2); }
   Arity operator()(const Concat &) { return {1, SIZE_MAX}; }
   template <typename T> Arity operator()(const T &) { return exactly(1); }
   static Arity exactly(size_t n) { return {n, n}; }
@@ -353,6 +391,17 @@ Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs
                     fmt::format("{}", inputs.size()));
   for (const Type &type : inputs) LATHE_CHECK(checked_element_count(type.shape));
   return std::visit(Rule{inputs}, op);
+}
+
+SliceRange slice_range(int64_t extent, int64_t begin, int64_t end, int64_t step) {
+  auto from_front = [&](int64_t v) { return v < 0 ? v + extent : v; };
+  // A walk backwards ends before the first element at the earliest.
+  const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? extent : extent - 1;
+  const int64_t first = std::clamp(from_front(begin), std::min(low, high), high);
+  const int64_t last = std::clamp(from_front(end), std::min(low, high), high);
+  const int64_t room = step > 0 ? last - first : first - last, stride = std::abs(step);
+  const int64_t count = std::max<int64_t>(0, (room + stride - 1) / stride);
+  return {count > 0 ? first : 0, count, step};
 }
 
 Result<Shape> broadcast(const Shape &a, const Shape &b) {

@@ -7,10 +7,30 @@
 namespace lathe {
 namespace {
 
-constexpr std::string_view unary_names[] = {
-    "identity",   "relu", "leaky_relu", "clip", "sigmoid", "tanh", "hard_sigmoid",
-    "hard_swish", "elu",  "exp",        "log",  "sqrt",    "neg",  "abs"};
-constexpr std::string_view binary_names[] = {"add", "sub", "mul", "div", "min", "max", "prelu"};
+constexpr std::string_view unary_names[] = {"identity",
+                                            "relu",
+                                            "leaky_relu",
+                                            "clip",
+                                            "sigmoid",
+                                            "tanh",
+                                            "hard_sigmoid",
+                                            "hard_swish",
+                                            "elu",
+                                            "exp",
+                                            "log",
+                                            "sqrt",
+                                            "neg",
+                                            "abs",
+                                            "floor",
+                                            "ceil",
+                                            "erf",
+                                            "softplus",
+                                            "thresholded_relu"};
+constexpr std::string_view binary_names[] = {"add", "sub", "mul",   "div",
+                                             "min", "max", "prelu", "pow"};
+constexpr std::string_view pool_names[] = {"max", "average", "sum"};
+constexpr std::string_view reduce_names[] = {"mean", "sum", "max", "min", "prod"};
+constexpr std::string_view arg_names[] = {"max", "min"};
 
 template <typename Kind, size_t n>
 std::optional<Kind> find_kind(const std::string_view (&names)[n], std::string_view name) {
@@ -26,6 +46,8 @@ struct Namer {
   std::string operator()(const GlobalPool &o) {
     return "global_" + std::string(to_string(o.kind)) + "_pool";
   }
+  std::string operator()(const Reduce &o) { return "reduce_" + std::string(to_string(o.kind)); }
+  std::string operator()(const ArgReduce &o) { return "arg_" + std::string(to_string(o.kind)); }
   std::string operator()(const Softmax &o) { return o.log ? "log_softmax" : "softmax"; }
   template <typename T> std::string operator()(const T &) { return std::string(T::name); }
 };
@@ -34,12 +56,23 @@ struct Namer {
 
 std::string_view to_string(UnaryKind kind) { return unary_names[static_cast<size_t>(kind)]; }
 std::string_view to_string(BinaryKind kind) { return binary_names[static_cast<size_t>(kind)]; }
-std::string_view to_string(PoolKind kind) { return kind == PoolKind::max ? "max" : "average"; }
+std::string_view to_string(PoolKind kind) { return pool_names[static_cast<size_t>(kind)]; }
+std::string_view to_string(ReduceKind kind) { return reduce_names[static_cast<size_t>(kind)]; }
+std::string_view to_string(ArgKind kind) { return arg_names[static_cast<size_t>(kind)]; }
 std::optional<UnaryKind> unary_kind(std::string_view name) {
   return find_kind<UnaryKind>(unary_names, name);
 }
 std::optional<BinaryKind> binary_kind(std::string_view name) {
   return find_kind<BinaryKind>(binary_names, name);
+}
+std::optional<PoolKind> pool_kind(std::string_view name) {
+  return find_kind<PoolKind>(pool_names, name);
+}
+std::optional<ReduceKind> reduce_kind(std::string_view name) {
+  return find_kind<ReduceKind>(reduce_names, name);
+}
+std::optional<ArgKind> arg_kind(std::string_view name) {
+  return find_kind<ArgKind>(arg_names, name);
 }
 
 std::string op_name(const Op &op) { return std::visit(Namer{}, op); }
@@ -54,10 +87,13 @@ const std::map<std::string, Op, std::less<>> &op_table() {
       ops.push_back(Unary{static_cast<UnaryKind>(kind)});
     for (size_t kind = 0; kind < std::size(binary_names); ++kind)
       ops.push_back(Binary{static_cast<BinaryKind>(kind)});
-    for (PoolKind kind : {PoolKind::max, PoolKind::average}) {
-      ops.push_back(Pool{kind, {}, {}, {}, {}});
-      ops.push_back(GlobalPool{kind});
-    }
+    for (size_t kind = 0; kind < std::size(pool_names); ++kind)
+      ops.push_back(Pool{static_cast<PoolKind>(kind), {}, {}, {}, {}});
+    for (PoolKind kind : {PoolKind::max, PoolKind::average}) ops.push_back(GlobalPool{kind});
+    for (size_t kind = 0; kind < std::size(reduce_names); ++kind)
+      ops.push_back(Reduce{static_cast<ReduceKind>(kind), {}});
+    for (size_t kind = 0; kind < std::size(arg_names); ++kind)
+      ops.push_back(ArgReduce{static_cast<ArgKind>(kind)});
     ops.push_back(Softmax{-1, true});
     std::map<std::string, Op, std::less<>> by_name;
     for (Op &op : ops) by_name.emplace(op_name(op), std::move(op));

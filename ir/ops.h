@@ -48,6 +48,11 @@ enum class UnaryKind : uint8_t {
   sqrt,
   neg,
   abs,
+  floor,
+  ceil,
+  erf,              // 2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
+  softplus,         // log(1 + exp(x))
+  thresholded_relu, // x > alpha ? x : 0
 };
 enum class BinaryKind : uint8_t {
   add,
@@ -57,11 +62,21 @@ enum class BinaryKind : uint8_t {
   min,
   max,
   prelu, // x < 0 ? slope * x : x, the slope is the second operand
+  pow,   // of numbers: as C's pow
 };
+enum class PoolKind : uint8_t { max, average, sum };
+enum class ReduceKind : uint8_t { mean, sum, max, min, prod };
+enum class ArgKind : uint8_t { max, min };
 std::string_view to_string(UnaryKind kind);
 std::string_view to_string(BinaryKind kind);
+std::string_view to_string(PoolKind kind);
+std::string_view to_string(ReduceKind kind);
+std::string_view to_string(ArgKind kind);
 std::optional<UnaryKind> unary_kind(std::string_view name);
 std::optional<BinaryKind> binary_kind(std::string_view name);
+std::optional<PoolKind> pool_kind(std::string_view name);
+std::optional<ReduceKind> reduce_kind(std::string_view name);
+std::optional<ArgKind> arg_kind(std::string_view name);
 
 struct Unary {
   UnaryKind kind = UnaryKind::relu;
@@ -118,9 +133,6 @@ struct Dense {
   }
 };
 
-enum class PoolKind : uint8_t { max, average };
-std::string_view to_string(PoolKind kind);
-
 // Padding never wins a maximum. An average divides by the taps inside the picture, or, with
 // count_include_pad, by those inside the padded picture (so a window that ceil_mode lets hang
 // over the padding's end counts only its part inside), as PyTorch and ONNX do. ceil_mode rounds
@@ -140,7 +152,7 @@ struct Pool {
   }
 };
 
-// N,C,H,W -> N,C,1,1
+// N,C,H,W -> N,C,1,1; max or average.
 struct GlobalPool {
   PoolKind kind = PoolKind::average;
   bool operator==(const GlobalPool &) const = default;
@@ -189,8 +201,8 @@ struct Concat {
   static constexpr auto fields() { return std::make_tuple(field("axis", &Concat::axis)); }
 };
 
-// Along every listed axis, elements begin, begin+step, ... below end. Steps are positive; begin
-// and end may be negative (from the end) and are clamped, as in Python.
+// Along every listed axis, elements begin, begin+step, ... below end, or above it for a negative
+// step. begin and end may be negative (from the end) and are clamped, as in Python.
 struct Slice {
   std::vector<int64_t> axes, begin, end, step;
   bool operator==(const Slice &) const = default;
@@ -248,15 +260,68 @@ struct Transpose {
   static constexpr auto fields() { return std::make_tuple(field("perm", &Transpose::perm)); }
 };
 
-struct ReduceMean {
+// Elements of the listed axes become one; none listed: none. Over nothing, a sum is 0, a product 1,
+// a maximum or minimum the infinity that loses to all.
+struct Reduce {
+  ReduceKind kind = ReduceKind::mean;
   std::vector<int64_t> axes;
   bool keep_dims = true;
-  bool operator==(const ReduceMean &) const = default;
-  static constexpr std::string_view name = "reduce_mean";
+  bool operator==(const Reduce &) const = default;
+  static constexpr std::string_view name = "reduce";
   static constexpr auto fields() {
-    return std::make_tuple(field("axes", &ReduceMean::axes),
-                           field("keep_dims", &ReduceMean::keep_dims));
+    return std::make_tuple(field("kind", &Reduce::kind), field("axes", &Reduce::axes),
+                           field("keep_dims", &Reduce::keep_dims));
   }
+};
+
+// The index (i64) of the largest or smallest element along an axis; of equals the first or last.
+struct ArgReduce {
+  ArgKind kind = ArgKind::max;
+  int64_t axis = 0;
+  bool keep_dims = true, last = false;
+  bool operator==(const ArgReduce &) const = default;
+  static constexpr std::string_view name = "arg";
+  static constexpr auto fields() {
+    return std::make_tuple(field("kind", &ArgReduce::kind), field("axis", &ArgReduce::axis),
+                           field("keep_dims", &ArgReduce::keep_dims),
+                           field("last", &ArgReduce::last));
+  }
+};
+
+// 1 where the first of the largest elements along an axis stands, else 0.
+struct Hardmax {
+  int64_t axis = -1;
+  bool operator==(const Hardmax &) const = default;
+  static constexpr std::string_view name = "hardmax";
+  static constexpr auto fields() { return std::make_tuple(field("axis", &Hardmax::axis)); }
+};
+
+// y[a..., i..., b...] = x[a..., indices[i...], b...]: the indices' dimensions replace `axis` of x.
+// Indices are i64 or i32; negative ones count from the end, and those outside are clamped (an
+// importer refuses constant ones, the frontends' own language has none).
+struct Gather {
+  int64_t axis = 0;
+  bool operator==(const Gather &) const = default;
+  static constexpr std::string_view name = "gather";
+  static constexpr auto fields() { return std::make_tuple(field("axis", &Gather::axis)); }
+};
+
+// Repeats along dimensions of one element, as NumPy broadcasts a tensor with one of this shape: an
+// entry of 1 keeps the dimension.
+struct Expand {
+  std::vector<int64_t> shape;
+  bool operator==(const Expand &) const = default;
+  static constexpr std::string_view name = "expand";
+  static constexpr auto fields() { return std::make_tuple(field("shape", &Expand::shape)); }
+};
+
+// To another element type: floats are cut towards zero and saturate, NaN becomes 0; a bool is
+// whether a number differs from zero, and 0 or 1 as a number.
+struct Cast {
+  DType to = DType::f32;
+  bool operator==(const Cast &) const = default;
+  static constexpr std::string_view name = "cast";
+  static constexpr auto fields() { return std::make_tuple(field("to", &Cast::to)); }
 };
 
 // The identity at inference; kept until a pass drops it, so that the model as written can be
@@ -268,11 +333,12 @@ struct Dropout {
   static constexpr auto fields() { return std::make_tuple(field("rate", &Dropout::rate)); }
 };
 
-using Op =
-    std::variant<Conv, Dense, Pool, GlobalPool, Lrn, BatchNorm, Unary, Binary, Softmax, Concat,
-                 Slice, Split, Pad, Reshape, Flatten, Transpose, ReduceMean, Dropout>;
+using Op = std::variant<Conv, Dense, Pool, GlobalPool, Lrn, BatchNorm, Unary, Binary, Softmax,
+                        Hardmax, Concat, Slice, Split, Pad, Reshape, Flatten, Transpose, Expand,
+                        Gather, Reduce, ArgReduce, Cast, Dropout>;
 
-// The op's name as text shows it: the kind for Unary and Binary ("relu", "add"), "max_pool", ....
+// The op's name as text shows it: the kind for Unary and Binary ("relu", "add"), "max_pool",
+// "reduce_mean", ....
 std::string op_name(const Op &op);
 
 // Result types of an op applied to inputs of the given types: the shape rule. Errors say what was
@@ -289,6 +355,13 @@ Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs
 inline size_t axis_index(int64_t axis, size_t rank) {
   return static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(rank) : axis);
 }
+
+// What a Slice takes of a dimension: `count` elements from `first` on, `step` apart.
+struct SliceRange {
+  int64_t first = 0, count = 0, step = 1;
+};
+// For a step that inference accepted.
+SliceRange slice_range(int64_t extent, int64_t begin, int64_t end, int64_t step);
 
 // NumPy broadcasting of two shapes.
 Result<Shape> broadcast(const Shape &a, const Shape &b);

@@ -36,6 +36,12 @@ std::string_view to_string(DType dtype) {
   return "?";
 }
 
+std::optional<DType> find_dtype(std::string_view name) {
+  for (DType dtype : {DType::f32, DType::i64, DType::i32, DType::boolean})
+    if (to_string(dtype) == name) return dtype;
+  return std::nullopt;
+}
+
 // Beyond this a tensor is refused: no machine of ours holds it, and byte counts stay far from
 // overflow.
 static constexpr int64_t most_elements = int64_t{1} << 40;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@ enum class DType : uint8_t { f32, i64, i32, boolean };
 
 size_t size_of(DType dtype);             // bytes per element: 4, 8, 4, 1
 std::string_view to_string(DType dtype); // "f32", "i64", "i32", "bool"
+std::optional<DType> find_dtype(std::string_view name);
 
 using Shape = std::vector<int64_t>; // outermost first; {} is a scalar
 

@@ -49,6 +49,9 @@ std::string show(const std::vector<int64_t> &values) {
 std::string show(UnaryKind kind) { return std::string(to_string(kind)); }
 std::string show(BinaryKind kind) { return std::string(to_string(kind)); }
 std::string show(PoolKind kind) { return std::string(to_string(kind)); }
+std::string show(ReduceKind kind) { return std::string(to_string(kind)); }
+std::string show(ArgKind kind) { return std::string(to_string(kind)); }
+std::string show(DType dtype) { return std::string(to_string(dtype)); }
 std::string show(const std::vector<PostOp> &post) {
   std::string text;
   for (const PostOp &step : post) {

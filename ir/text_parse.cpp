@@ -171,11 +171,10 @@ private:
   }
   void read(UnaryKind &kind) { kind = known(unary_kind(name()), "an elementwise function"); }
   void read(BinaryKind &kind) { kind = known(binary_kind(name()), "an elementwise operator"); }
-  void read(PoolKind &kind) {
-    std::string_view text = name();
-    if (text != "max" && text != "average") reject("max or average");
-    kind = text == "max" ? PoolKind::max : PoolKind::average;
-  }
+  void read(PoolKind &kind) { kind = known(pool_kind(name()), "max, average or sum"); }
+  void read(ReduceKind &kind) { kind = known(reduce_kind(name()), "a kind of reduction"); }
+  void read(ArgKind &kind) { kind = known(arg_kind(name()), "max or min"); }
+  void read(DType &dtype) { dtype = known(find_dtype(name()), "f32, i64, i32 or bool"); }
   void read(std::vector<PostOp> &post) {
     post.clear();
     list("[", "]", [&] {
@@ -228,15 +227,8 @@ private:
 
   // --- Statements
   Type type() {
-    std::string_view dtype = name();
     Type result;
-    bool found = false;
-    for (DType d : {DType::f32, DType::i64, DType::i32, DType::boolean})
-      if (to_string(d) == dtype) {
-        result.dtype = d;
-        found = true;
-      }
-    if (!found) reject("f32, i64, i32 or bool");
+    read(result.dtype);
     list("[", "]", [&] { result.shape.push_back(number<int64_t>()); });
     if (element_count(result.shape) < 0) reject("a shape of sane size");
     return result;

@@ -10,12 +10,17 @@ namespace {
 
 struct ChangesNothing {
   bool same_shape;
+  DType dtype; // of the operand
   bool operator()(const Dropout &) const { return true; }
   bool operator()(const Unary &op) const { return op.kind == UnaryKind::identity; }
-  bool operator()(const Slice &) const { return same_shape; }
+  bool operator()(const Slice &op) const {
+    return same_shape && std::ranges::all_of(op.step, [](int64_t step) { return step > 0; });
+  }
   bool operator()(const Reshape &) const { return same_shape; }
   bool operator()(const Flatten &) const { return same_shape; }
   bool operator()(const Pad &) const { return same_shape; }
+  bool operator()(const Expand &) const { return same_shape; }
+  bool operator()(const Cast &op) const { return op.to == dtype; }
   bool operator()(const Split &op) const { return op.sizes.size() == 1; }
   bool operator()(const Transpose &op) const { return std::ranges::is_sorted(op.perm); }
   bool operator()(const Pool &op) const {
@@ -32,14 +37,24 @@ bool drop_identities(Graph &graph) {
   auto redirect = [&](std::vector<ValueId> &ids) {
     for (ValueId &id : ids) id = forward[id];
   };
+  // Results keep their names: a value may stand for a graph output only if it can take its name.
+  const Uses uses(graph);
+  std::vector<bool> is_output = uses.is_output;
+  auto takes_name = [&](ValueId from, ValueId to) {
+    if (!is_output[from]) return true;
+    if (is_output[to] || uses.producer[to] < 0) return false;
+    std::swap(graph.values[from].name, graph.values[to].name);
+    return bool(is_output[to] = true);
+  };
   bool changed = false;
   std::vector<Node> kept;
   for (Node &node : graph.nodes) {
     redirect(node.inputs);
     bool same_shape = graph.shape(node.inputs[0]) == graph.shape(node.outputs[0]);
-    bool nothing = std::visit(ChangesNothing{same_shape}, node.op) ||
+    DType dtype = graph.type(node.inputs[0]).dtype;
+    bool nothing = std::visit(ChangesNothing{same_shape, dtype}, node.op) ||
                    (std::holds_alternative<Concat>(node.op) && node.inputs.size() == 1);
-    if (nothing) {
+    if (nothing && takes_name(node.outputs[0], node.inputs[0])) {
       forward[node.outputs[0]] = node.inputs[0];
       changed = true;
     } else {

@@ -118,7 +118,8 @@ struct DenseSpec {
 enum class Inner : uint8_t { contiguous, broadcast, strided };
 
 // acc = operand[0]; then every step, in order; result stored. A unary step takes acc; a binary
-// one takes acc and the next operand (or the other way round, if swapped). Without steps: a copy.
+// one takes acc and the next operand (or the other way round, if swapped). Without steps: a copy,
+// or a cast.
 struct MapStep {
   std::variant<Unary, Binary> op;
   bool swapped = false;
@@ -126,8 +127,8 @@ struct MapStep {
 };
 struct MapSpec {
   std::vector<MapStep> steps;
-  std::vector<Inner> operands; // inputs in order, then the output
-  int64_t element_bytes = 4;   // copies also move i64 (8) and bool (1)
+  std::vector<Inner> operands;              // inputs in order, then the output
+  DType from = DType::f32, to = DType::f32; // f32 but for copies, of any type, and casts
   bool operator==(const MapSpec &) const = default;
   static constexpr std::string_view name = "map";
   static constexpr int64_t rank = 6;
@@ -136,7 +137,29 @@ struct MapSpec {
   enum Param { extent0, rows_per_task = 6, tasks_per_outer, first_stride };
 };
 
-// Max or average pooling, NHWC. Taps outside the picture are skipped.
+// y[a..., i..., b...] = x[a..., indices[i...], b...]; negative indices count from the end, and
+// those outside are clamped.
+struct GatherSpec {
+  int64_t element_bytes = 4;
+  DType indices_type = DType::i64;
+  bool rows = false; // innermost, elements of f32 follow each other and share an index
+  bool operator==(const GatherSpec &) const = default;
+  static constexpr std::string_view name = "gather";
+  static constexpr int64_t rank = MapSpec::rank;
+  enum Operand { input, indices, output };
+  // As a map over the result, with strides of 0 where an operand has no such dimension; then the
+  // indexed axis. Tasks: as a map's.
+  enum Param {
+    extent0,
+    rows_per_task = 6,
+    tasks_per_outer,
+    first_stride,
+    axis_extent = first_stride + 3 * rank,
+    axis_stride
+  };
+};
+
+// Max, average or sum pooling, NHWC. Taps outside the picture are skipped.
 struct PoolSpec {
   PoolKind kind = PoolKind::max;
   bool count_include_pad = false;
@@ -203,11 +226,25 @@ struct SoftmaxSpec {
   enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
 };
 
-// Mean over the inner loops, for each of the outer ones; elements in ascending order.
+// The extreme element's index along an axis, or, for `one_hot`, 1 where it stands and else 0.
+struct ArgSpec {
+  ArgKind kind = ArgKind::max;
+  bool last = false; // of equal ones
+  bool one_hot = false;
+  bool operator==(const ArgSpec &) const = default;
+  static constexpr std::string_view name = "arg";
+  static constexpr int64_t rank = SoftmaxSpec::rank;
+  enum Operand { input, output };
+  // As a softmax has them.
+  enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
+};
+
+// A reduction over the inner loops, for each of the outer ones; elements in ascending order.
 struct ReduceSpec {
+  ReduceKind kind = ReduceKind::mean;
   bool vector = false; // the innermost kept axis is contiguous in both operands
   bool operator==(const ReduceSpec &) const = default;
-  static constexpr std::string_view name = "reduce_mean_f32";
+  static constexpr std::string_view name = "reduce";
   static constexpr int64_t rank = 6;
   enum Operand { input, output };
   // Kept extents (last one innermost), their byte strides in input and output, reduced extents and
@@ -215,8 +252,8 @@ struct ReduceSpec {
   enum Param { extent0, in_stride0 = 6, out_stride0 = 12, reduced0 = 18, reduced_stride0 = 24 };
 };
 
-using KernelSpec =
-    std::variant<ConvSpec, DenseSpec, MapSpec, PoolSpec, LrnSpec, SoftmaxSpec, ReduceSpec>;
+using KernelSpec = std::variant<ConvSpec, DenseSpec, MapSpec, GatherSpec, PoolSpec, LrnSpec,
+                                SoftmaxSpec, ArgSpec, ReduceSpec>;
 
 // "conv2d_f32_direct_gather_bias_relu__avx512_14x32": unique per (spec, target), a C identifier.
 std::string kernel_name(const KernelSpec &spec, const Target &target);

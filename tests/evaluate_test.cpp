@@ -316,14 +316,69 @@ TEST_CASE("global pools, and means over axes") {
   CHECK(list(one(GlobalPool{PoolKind::max}, {x})) == std::vector<float>{6, 12});
   CHECK(one(GlobalPool{}, {x}).shape() == Shape{1, 2, 1, 1});
 
-  CHECK(same_bits(one(ReduceMean{{2, 3}, true}, {x}), one(GlobalPool{}, {x})));
-  const Tensor flat = one(ReduceMean{{-1, -2}, false}, {x});
+  CHECK(same_bits(one(Reduce{ReduceKind::mean, {2, 3}, true}, {x}), one(GlobalPool{}, {x})));
+  const Tensor flat = one(Reduce{ReduceKind::mean, {-1, -2}, false}, {x});
   CHECK(flat.shape() == Shape{1, 2});
   CHECK(list(flat) == std::vector<float>{3.5, 9.5});
-  CHECK(list(one(ReduceMean{{1}, true}, {x})) == std::vector<float>{4, 5, 6, 7, 8, 9});
-  CHECK(list(one(ReduceMean{{1, 3}, false}, {x})) == std::vector<float>{5, 8});
-  CHECK(list(one(ReduceMean{{0, 1, 2, 3}, false}, {x})) == std::vector<float>{6.5});
-  CHECK(list(one(ReduceMean{{}, true}, {x})) == list(x));
+  CHECK(list(one(Reduce{ReduceKind::mean, {1}, true}, {x})) ==
+        std::vector<float>{4, 5, 6, 7, 8, 9});
+  CHECK(list(one(Reduce{ReduceKind::mean, {1, 3}, false}, {x})) == std::vector<float>{5, 8});
+  CHECK(list(one(Reduce{ReduceKind::mean, {0, 1, 2, 3}, false}, {x})) == std::vector<float>{6.5});
+  CHECK(list(one(Reduce{ReduceKind::mean, {}, true}, {x})) == list(x));
+}
+
+TEST_CASE("sums, extremes and products over axes, and over nothing") {
+  const Tensor x = counting({1, 2, 2, 3});
+  CHECK(list(one(Reduce{ReduceKind::sum, {1, 3}, false}, {x})) == std::vector<float>{30, 48});
+  CHECK(list(one(Reduce{ReduceKind::max, {1}, false}, {x})) ==
+        std::vector<float>{7, 8, 9, 10, 11, 12});
+  CHECK(list(one(Reduce{ReduceKind::min, {2, 3}}, {x})) == std::vector<float>{1, 7});
+  CHECK(list(one(Reduce{ReduceKind::prod, {3}}, {x})) == std::vector<float>{6, 120, 504, 1320});
+  const Tensor none(DType::f32, {2, 0});
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const std::pair<ReduceKind, float> neutral[] = {{ReduceKind::sum, 0},
+                                                  {ReduceKind::prod, 1},
+                                                  {ReduceKind::max, -infinity},
+                                                  {ReduceKind::min, infinity}};
+  for (auto [kind, value] : neutral)
+    CHECK(list(one(Reduce{kind, {1}, false}, {none})) == std::vector<float>{value, value});
+  const Tensor whole = Tensor::of(std::vector<int64_t>{2, 3, 4}, {3});
+  CHECK(one(Reduce{ReduceKind::prod, {0}, false}, {whole}).as<int64_t>()[0] == 24);
+}
+
+TEST_CASE("the first or last of equal extremes") {
+  const Tensor x = floats({2, 4}, {3, 7, 7, 1, 5, 0, 0, 5});
+  auto found = [&](const Op &op) {
+    const Tensor ids = one(op, {x});
+    return std::vector<int64_t>(ids.as<int64_t>().begin(), ids.as<int64_t>().end());
+  };
+  CHECK(found(ArgReduce{ArgKind::max, 1}) == std::vector<int64_t>{1, 0});
+  CHECK(found(ArgReduce{ArgKind::max, 1, true, true}) == std::vector<int64_t>{2, 3});
+  CHECK(found(ArgReduce{ArgKind::min, -1}) == std::vector<int64_t>{3, 1});
+  CHECK(found(ArgReduce{ArgKind::min, -1, true, true}) == std::vector<int64_t>{3, 2});
+  CHECK(found(ArgReduce{ArgKind::max, 0, false}) == std::vector<int64_t>{1, 0, 0, 1});
+  CHECK(list(one(Hardmax{1}, {x})) == std::vector<float>{0, 1, 0, 0, 1, 0, 0, 0});
+  CHECK(list(one(Hardmax{0}, {x})) == std::vector<float>{0, 1, 1, 0, 1, 0, 0, 1});
+}
+
+TEST_CASE("gather, expand, reversed slices, casts") {
+  const Tensor x = counting({2, 3, 2});
+  const Tensor ids = Tensor::of(std::vector<int64_t>{2, -3, 99, -99}, {2, 2}); // clamped
+  CHECK(list(one(Gather{1}, {x, ids})) ==
+        std::vector<float>{5, 6, 1, 2, 5, 6, 1, 2, 11, 12, 7, 8, 11, 12, 7, 8});
+  CHECK(one(Gather{1}, {x, ids}).shape() == Shape{2, 2, 2, 2});
+  CHECK(list(one(Expand{{2, 2, 3}}, {floats({2, 1}, {1, 2}).reshaped({2, 1})})) ==
+        std::vector<float>{1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2});
+  CHECK(list(one(Slice{{1, 2}, {-1, 0}, {INT64_MIN, 9}, {-2, 1}}, {x})) ==
+        std::vector<float>{5, 6, 1, 2, 11, 12, 7, 8});
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Tensor values = floats({5}, {-1.9f, 0, 2.9f, 1e30f, nan});
+  const Tensor whole = one(Cast{DType::i64}, {values}), set = one(Cast{DType::boolean}, {values});
+  CHECK(std::vector<int64_t>(whole.as<int64_t>().begin(), whole.as<int64_t>().end()) ==
+        std::vector<int64_t>{-1, 0, 2, INT64_MAX, 0});
+  CHECK(std::vector<int>(set.as<uint8_t>().begin(), set.as<uint8_t>().end()) ==
+        std::vector<int>{1, 0, 1, 1, 1});
+  CHECK(list(one(Cast{DType::f32}, {set})) == std::vector<float>{1, 0, 1, 1, 1});
 }
 
 TEST_CASE("local response normalisation; even sizes reach further up") {
@@ -378,7 +433,7 @@ TEST_CASE("softmax") {
     CAPTURE(axis);
     const Tensor p = one(Softmax{axis, false}, {values}), log = one(Softmax{axis, true}, {values});
     const int64_t extent = values.shape()[size_t(axis < 0 ? axis + 4 : axis)];
-    const Tensor means = one(ReduceMean{{axis}, true}, {p});
+    const Tensor means = one(Reduce{ReduceKind::mean, {axis}, true}, {p});
     for (float mean : means.f32()) CHECK(std::abs(mean * float(extent) - 1) < 1e-6);
     for (size_t i = 0; i < p.f32().size(); ++i)
       CHECK(std::abs(std::exp(log.f32()[i]) - p.f32()[i]) < 1e-6);

@@ -216,7 +216,12 @@ TEST_CASE("concat, split, slice, pad") {
   CHECK(shape(Slice{{0}, {tiny}, {huge}, {huge >> 24}}, {{9}}) == Shape{1});
   CHECK(shape(Slice{{0}, {7}, {3}, {1}}, {{9}}) == Shape{0});
   CHECK(refused(Slice{{0}, {0}, {9}, {0}}, {{9}}));
-  CHECK(refused(Slice{{0}, {0}, {9}, {-1}}, {{9}}));
+  CHECK(shape(Slice{{0}, {0}, {9}, {-1}}, {{9}}) == Shape{0});
+  CHECK(shape(Slice{{0}, {-1}, {tiny}, {-2}}, {{9}}) == Shape{5});
+  CHECK(shape(Slice{{0}, {huge}, {-9}, {-1}}, {{9}}) == Shape{8});
+  CHECK(shape(Slice{{0}, {huge}, {tiny}, {-huge >> 24}}, {{9}}) == Shape{1});
+  CHECK(shape(Slice{{0}, {0}, {tiny}, {-1}}, {{0}}) == Shape{0});
+  CHECK(refused(Slice{{0}, {0}, {9}, {tiny}}, {{9}}));
   CHECK(refused(Slice{{1}, {0}, {9}, {1}}, {{9}}));
   CHECK(refused(Slice{{0, -1}, {0, 0}, {9, 9}, {1, 1}}, {{9}})); // one axis twice
   CHECK(refused(Slice{{0}, {0}, {}, {1}}, {{9}}));
@@ -246,11 +251,42 @@ TEST_CASE("reshape, flatten, transpose, mean") {
   CHECK(refused(Transpose{{0, 1, 2}}, {x}));
   CHECK(refused(Transpose{{0, 1, 2, 2}}, {x}));
   CHECK(refused(Transpose{{0, 1, 2, -1}}, {x}));
-  CHECK(shape(ReduceMean{{2, -1}}, {x}) == Shape{2, 3, 1, 1});
-  CHECK(shape(ReduceMean{{2, 3}, false}, {x}) == Shape{2, 3});
-  CHECK(refused(ReduceMean{{2, -2}}, {x}));
-  CHECK(refused(ReduceMean{{4}}, {x}));
-  CHECK(refused(ReduceMean{{0}}, {{0, 2}}));
+  CHECK(shape(Reduce{ReduceKind::mean, {2, -1}}, {x}) == Shape{2, 3, 1, 1});
+  CHECK(shape(Reduce{ReduceKind::mean, {2, 3}, false}, {x}) == Shape{2, 3});
+  CHECK(refused(Reduce{ReduceKind::mean, {2, -2}}, {x}));
+  CHECK(refused(Reduce{ReduceKind::mean, {4}}, {x}));
+  CHECK(refused(Reduce{ReduceKind::mean, {0}}, {{0, 2}}));
+}
+
+TEST_CASE("expand, gather, extremes") {
+  const Shape x{2, 1, 4};
+  CHECK(shape(Expand{{2, 3, 4}}, {x}) == Shape{2, 3, 4});
+  CHECK(shape(Expand{{5, 2, 1, 4}}, {x}) == Shape{5, 2, 1, 4});
+  CHECK(shape(Expand{{2, 0, 4}}, {x}) == Shape{2, 0, 4});
+  CHECK(shape(Expand{{1, 1, 1}}, {x}) == x);
+  CHECK(refused(Expand{{2, 3, 5}}, {x}));
+  CHECK(shape(Expand{{6, 1}}, {x}) == Shape{2, 6, 4});
+  CHECK(refused(Expand{{huge, huge, 2, 1, 4}}, {x}));
+
+  auto gathered = [](int64_t axis, Shape from, Type indices) {
+    return infer_types(Gather{axis}, std::vector<Type>{{DType::f32, from}, indices});
+  };
+  CHECK(gathered(1, {2, 5, 3}, {DType::i64, {4, 6}}).value()[0].shape == Shape{2, 4, 6, 3});
+  CHECK(gathered(-1, {2, 5}, {DType::i32, {}}).value()[0].shape == Shape{2});
+  CHECK_FALSE(gathered(2, {2, 5}, {DType::i64, {1}}));
+  CHECK_FALSE(gathered(0, {2, 5}, {DType::f32, {1}}));
+  CHECK_FALSE(gathered(0, {0, 5}, {DType::i64, {1}})); // nothing to gather from
+  CHECK(gathered(0, {0, 5}, {DType::i64, {0}}).value()[0].shape == Shape{0, 5});
+
+  CHECK(infer_types(ArgReduce{ArgKind::max, -1, false}, f32({x})).value()[0] ==
+        Type{DType::i64, {2, 1}});
+  CHECK(shape(ArgReduce{ArgKind::min, 0}, {x}) == Shape{1, 1, 4});
+  CHECK(refused(ArgReduce{ArgKind::max, 3}, {x}));
+  CHECK(refused(ArgReduce{ArgKind::max, 0}, {{0, 2}}));
+  CHECK(shape(Hardmax{-3}, {x}) == x);
+  CHECK(refused(Hardmax{3}, {x}));
+  CHECK(shape(Reduce{ReduceKind::sum, {0}, false}, {{0, 2}}) == Shape{2});
+  CHECK(infer_types(Cast{DType::boolean}, f32({x})).value()[0] == Type{DType::boolean, x});
 }
 
 TEST_CASE("no op accepts a shape that no tensor can have") {

@@ -32,28 +32,32 @@ TEST_CASE("plans of 1,000 random graphs are sound, for one image and for several
 }
 
 TEST_CASE("the checker sees a plan that is wrong") {
-  Graph graph = random_graph(7);
-  REQUIRE(run_passes(graph));
-  auto plan = make_plan(graph, known_targets()[0]);
-  REQUIRE(plan);
-  REQUIRE(check_plan(*plan, graph, 2));
-  int caught = 0, tried = 0;
-  for (size_t k = 0; k < plan->kernels.size(); ++k)
-    for (size_t o = 0; o < plan->kernels[k].operands.size(); ++o) {
-      Plan broken = *plan;
-      View &view = broken.kernels[k].operands[o];
-      if (view.space == Space::weights) continue;
-      view.offset.fixed += 4; // one element too far
-      ++tried;
-      caught += !check_plan(broken, graph, 2);
-    }
-  CHECK(tried > 3);
-  CHECK(caught == tried);
-  Plan shrunk = *plan; // buffers on top of each other
-  for (Kernel &kernel : shrunk.kernels)
-    for (View &view : kernel.operands)
-      if (view.space == Space::arena) view.offset.per_image = 0;
-  if (plan->kernels.size() > 2) CHECK_FALSE(check_plan(shrunk, graph, 1));
+  int shrunk_caught = 0;
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    CAPTURE(seed);
+    Graph graph = random_graph(seed);
+    REQUIRE(run_passes(graph));
+    auto plan = make_plan(graph, known_targets()[0]);
+    REQUIRE(plan);
+    REQUIRE(check_plan(*plan, graph, 2));
+    int caught = 0, tried = 0;
+    for (size_t k = 0; k < plan->kernels.size(); ++k)
+      for (size_t o = 0; o < plan->kernels[k].operands.size(); ++o) {
+        Plan broken = *plan;
+        View &view = broken.kernels[k].operands[o];
+        if (view.space == Space::weights) continue;
+        view.offset.fixed += 4; // one element too far
+        ++tried;
+        caught += !check_plan(broken, graph, 2);
+      }
+    CHECK(caught == tried);
+    Plan shrunk = *plan; // buffers on top of each other
+    for (Kernel &kernel : shrunk.kernels)
+      for (View &view : kernel.operands)
+        if (view.space == Space::arena) view.offset.per_image = 0;
+    shrunk_caught += !check_plan(shrunk, graph, 1);
+  }
+  CHECK(shrunk_caught >= 6); // where one buffer at most is alive at a time, nothing is wrong
 }
 
 TEST_CASE("a graph that mixes images gets a plan of fixed shapes") {

@@ -59,7 +59,7 @@ private:
   void grow() {
     ValueId x = chance(0.7) ? pictures_.back() : any_picture();
     const Shape s = graph_.shape(x);
-    switch (pick(0, 15)) {
+    switch (pick(0, 17)) {
     case 0:
     case 1:
     case 2:
@@ -94,6 +94,20 @@ private:
       std::shuffle(perm.begin(), perm.end(), random_);
       return push(add(Transpose{{0, perm[0], perm[1], perm[2]}}, {x}));
     }
+    case 15: {
+      const int64_t axis = pick(1, 3);
+      std::vector<int64_t> indices(size_t(pick(1, 7)));
+      for (int64_t &i : indices) i = pick(-s[size_t(axis)], s[size_t(axis)] - 1);
+      const auto n = int64_t(indices.size());
+      ValueId by =
+          graph_.add_constant("indices", literal_constant(Tensor::of(std::move(indices), {n})));
+      return push(add(Gather{axis}, {x, by}));
+    }
+    case 16: {
+      auto mean = add(Reduce{ReduceKind::mean, {pick(1, 3)}, true}, {x});
+      if (mean) push(add(Expand{s}, {*mean}));
+      return;
+    }
     default:
       return reshape_or_reduce(x, s);
     }
@@ -101,10 +115,11 @@ private:
 
   Op activation() {
     static constexpr UnaryKind kinds[] = {
-        UnaryKind::relu, UnaryKind::leaky_relu,   UnaryKind::clip,       UnaryKind::sigmoid,
-        UnaryKind::tanh, UnaryKind::hard_sigmoid, UnaryKind::hard_swish, UnaryKind::elu,
-        UnaryKind::abs,  UnaryKind::neg,          UnaryKind::identity};
-    Unary op{kinds[pick(0, 10)]};
+        UnaryKind::relu,    UnaryKind::leaky_relu,   UnaryKind::clip,       UnaryKind::sigmoid,
+        UnaryKind::tanh,    UnaryKind::hard_sigmoid, UnaryKind::hard_swish, UnaryKind::elu,
+        UnaryKind::abs,     UnaryKind::neg,          UnaryKind::identity,   UnaryKind::erf,
+        UnaryKind::softplus};
+    Unary op{kinds[pick(0, 12)]};
     if (op.kind == UnaryKind::leaky_relu || op.kind == UnaryKind::elu) op.alpha = real(0.05, 0.9);
     if (op.kind == UnaryKind::clip) op.alpha = real(-1, 0), op.beta = real(0.2, 2);
     if (op.kind == UnaryKind::hard_sigmoid) op.alpha = real(0.1, 0.5), op.beta = real(0.2, 0.6);
@@ -139,7 +154,7 @@ private:
     if (chance(0.2))
       return push(add(GlobalPool{chance(0.5) ? PoolKind::max : PoolKind::average}, {x}));
     Pool pool;
-    pool.kind = chance(0.5) ? PoolKind::max : PoolKind::average;
+    pool.kind = chance(0.4) ? PoolKind::max : chance(0.7) ? PoolKind::average : PoolKind::sum;
     pool.kernel = {pick(1, 4), pick(1, 4)};
     pool.stride = {pick(1, 3), pick(1, 3)};
     if (chance(0.15)) pool.dilation = {pick(1, 2), pick(1, 2)};
@@ -158,11 +173,16 @@ private:
   void arithmetic(ValueId x, const Shape &s) {
     static constexpr BinaryKind kinds[] = {BinaryKind::add, BinaryKind::sub, BinaryKind::mul,
                                            BinaryKind::min, BinaryKind::max, BinaryKind::prelu,
-                                           BinaryKind::div};
-    BinaryKind kind = kinds[pick(0, 6)];
+                                           BinaryKind::div, BinaryKind::pow};
+    BinaryKind kind = kinds[pick(0, 7)];
+    if (kind == BinaryKind::pow) { // of a base that is not negative
+      auto base = add(Unary{UnaryKind::sigmoid}, {x});
+      if (!base) return;
+      x = *base;
+    }
     Shape shapes[] = {{1}, {s[1], 1, 1}, {1, s[1], 1, 1}, {s[3]}, {s[2], 1}, {s[1], s[2], s[3]}};
     ValueId other = weight(shapes[pick(0, 5)], 0.5, 1.5); // away from zero: it may divide
-    bool swap = kind != BinaryKind::div && chance(0.3);
+    bool swap = kind != BinaryKind::div && kind != BinaryKind::pow && chance(0.3);
     push(add(Binary{kind}, swap ? std::vector{other, x} : std::vector{x, other}));
   }
 
@@ -207,12 +227,19 @@ private:
       slice.begin.push_back(chance(0.3) ? begin - d : begin);
       slice.end.push_back(chance(0.3) ? INT64_MAX : pick(begin + 1, d));
       slice.step.push_back(pick(1, 3));
+      if (chance(0.2)) { // backwards
+        slice.begin.back() = -1;
+        slice.end.back() = chance(0.5) ? INT64_MIN : begin - 1 < 0 ? INT64_MIN : begin - 1;
+        slice.step.back() *= -1;
+      }
     }
     push(add(slice, {x}));
   }
 
   void reshape_or_reduce(ValueId x, const Shape &s) {
-    if (chance(0.3)) return push(add(ReduceMean{{pick(1, 3)}, true}, {x}));
+    static constexpr ReduceKind kinds[] = {ReduceKind::mean, ReduceKind::sum, ReduceKind::max,
+                                           ReduceKind::min};
+    if (chance(0.3)) return push(add(Reduce{kinds[pick(0, 3)], {pick(1, 3)}, true}, {x}));
     if (chance(0.5)) { // through two dimensions and back
       auto flat = add(Flatten{1}, {x});
       if (flat) push(add(Reshape{{0, s[1] * s[2], 1, s[3]}}, {*flat}));
@@ -222,7 +249,8 @@ private:
   }
 
   ValueId classify(ValueId x) {
-    auto flat = add(chance(0.3) ? Op(ReduceMean{{2, 3}, false}) : Op(Flatten{1}), {x});
+    auto flat =
+        add(chance(0.3) ? Op(Reduce{ReduceKind::mean, {2, 3}, false}) : Op(Flatten{1}), {x});
     if (!flat) return x;
     int64_t depth = graph_.shape(*flat)[1], outputs = pick(1, 37);
     if (depth > 4000) return *flat;

@@ -58,6 +58,18 @@ const std::string every_op = R"(graph "every op" {
   node "reshape" -> %38 "reshape": f32[8,81] = reshape(%0) {shape = [8, -1]}
   node "transpose" -> %39 "transpose": f32[81,8] = transpose(%38) {perm = [1, 0]}
   node "mean" -> %41 "mean": f32[2,4] = reduce_mean(%0) {axes = [2, 3], keep_dims = false}
+  node "sum_pool" -> %45 "sum_pool": f32[2,4,8,9] = sum_pool(%0) {kernel = 2x1}
+  node "hardmax" -> %46 "hardmax": f32[2,5] = hardmax(%29) {axis = 0}
+  node "expand" -> %47 "expand": f32[3,2,5] = expand(%29) {shape = [3, 2, 5]}
+  node "gather" -> %48 "gather": f32[3,1,5] = gather(%47, %8) {axis = 1}
+  node "sum" -> %49 "sum": f32[2,4] = reduce_sum(%0) {axes = [2, 3], keep_dims = false}
+  node "reduce_max" -> %50 "reduce_max": f32[2,4,1,9] = reduce_max(%0) {axes = [2]}
+  node "min" -> %51 "min": f32[2,4,1,9] = reduce_min(%0) {axes = [2]}
+  node "prod" -> %52 "prod": f32[2,4,9,9] = reduce_prod(%0)
+  node "arg_max" -> %53 "arg_max": i64[1,4,9,9] = arg_max(%0)
+  node "arg_min" -> %54 "arg_min": i64[2,4,9] = arg_min(%0) {axis = -1, keep_dims = false, last = true}
+  node "cast" -> %55 "cast": f32[1,4,9,9] = cast(%53)
+  node "cast2" -> %56 "cast2": bool[2,4] = cast(%49) {to = bool}
   node "dropout" -> %42 "dropout": f32[] = dropout(%1) {rate = 0.25}
   node "" -> %43 "": f32[] = identity(%42) {alpha = -0}
 @elementwise@  output %43
@@ -182,7 +194,7 @@ TEST_CASE("errors say where and what") {
   CHECK(node("relu(%0)") == "no error");
   CHECK(contains(node("relu(%0) {gamma = 1}"), "expected an attribute of relu"));
   CHECK(contains(node("rleu(%0)"), "expected an op"));
-  CHECK(contains(node("max_pool(%0) {kind = min}"), "expected max or average"));
+  CHECK(contains(node("max_pool(%0) {kind = min}"), "expected max, average or sum"));
   CHECK(contains(node("max_pool(%0) {kernel = 2}"), "expected 'x'"));
   CHECK(contains(node("relu(%1)"), "g.txt:4:8: error: an operand is used before it is defined"));
   std::string wrong = node("max_pool(%0) {kernel = 2x2}");

@@ -294,7 +294,8 @@ const std::vector<LayerRule> &rules() {
        "the axes",
        {{"keep", flag}},
        [](auto &c) {
-         return Layer{ReduceMean{c.integers(c.positional(0), {}), c.flag(c.option("keep"), true)}};
+         return Layer{Reduce{ReduceKind::mean, c.integers(c.positional(0), {}),
+                             c.flag(c.option("keep"), true)}};
        }},
       {"slice", 0, 0, "", {{"axis"}, {"begin"}, {"end"}, {"step"}}, slice},
       {"split", 1, 1, "the sizes of the parts", {{"axis"}}, split},

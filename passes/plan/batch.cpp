@@ -52,9 +52,13 @@ struct KeepsImages {
     return in(0) && !is_first(op.axis) && keeps_leading_one();
   }
   bool operator()(const Transpose &op) const { return in(0) && op.perm[0] == 0; }
-  bool operator()(const ReduceMean &op) const {
+  bool operator()(const Expand &op) const { return in(0) && rank(0) == op.shape.size(); }
+  bool operator()(const Gather &op) const { return only_first() && !is_first(op.axis); }
+  bool operator()(const Reduce &op) const {
     return in(0) && std::ranges::none_of(op.axes, [&](int64_t a) { return is_first(a); });
   }
+  bool operator()(const ArgReduce &op) const { return in(0) && !is_first(op.axis); }
+  bool operator()(const Hardmax &op) const { return in(0) && !is_first(op.axis); }
   template <typename T> bool operator()(const T &) const { return in(0); }
 
   bool keeps_leading_one() const {

@@ -21,9 +21,8 @@ public:
       : plan_(plan), graph_(graph), images_(images), identities_(graph.values.size()) {}
 
   Result<void> run() {
-    for (const Kernel &kernel : plan_.kernels)
-      if (auto *map = std::get_if<MapSpec>(&kernel.spec))
-        cell_ = std::min(cell_, map->element_bytes);
+    for (const Value &value : graph_.values)
+      cell_ = std::min(cell_, int64_t(size_of(value.type.dtype)));
     LATHE_CHECK(name_elements());
     int64_t arena = plan_.arena_bytes.at(images_);
     if (plan_.arena_lower_bound_bytes.at(images_) > arena)
@@ -74,7 +73,8 @@ private:
     return std::holds_alternative<Concat>(op) || std::holds_alternative<Slice>(op) ||
            std::holds_alternative<Split>(op) || std::holds_alternative<Reshape>(op) ||
            std::holds_alternative<Flatten>(op) || std::holds_alternative<Transpose>(op) ||
-           std::holds_alternative<Pad>(op) || std::holds_alternative<Dropout>(op);
+           std::holds_alternative<Pad>(op) || std::holds_alternative<Dropout>(op) ||
+           std::holds_alternative<Expand>(op);
   }
   Tensor fresh(ValueId id) const {
     Tensor tensor(DType::i64, shape_of(id));
@@ -143,16 +143,21 @@ private:
 
   Result<void> step(const Kernel &kernel) {
     auto *map = std::get_if<MapSpec>(&kernel.spec);
-    if (map && map->steps.empty()) return copy(kernel, map->element_bytes);
+    if (map && map->steps.empty() && map->from == map->to)
+      return copy(kernel, int64_t(size_of(map->to)));
     const View &out = kernel.operands[size_t(kernel.output)];
-    LATHE_TRY(std::vector<int64_t> written, cells(out, 4));
+    LATHE_TRY(std::vector<int64_t> written, cells(out, bytes_of(out)));
     if (out.space != Space::arena && out.space != Space::output)
       return complain_here("it writes to read-only memory");
     for (size_t o = 0; o < kernel.operands.size(); ++o) {
       const View &view = kernel.operands[o];
       if (int(o) == kernel.output || view.space == Space::weights) continue;
-      LATHE_TRY(std::vector<int64_t> read, cells(view, 4));
-      auto expected = identities_[view.value].as<int64_t>();
+      LATHE_TRY(std::vector<int64_t> read, cells(view, bytes_of(view)));
+      auto identities = identities_[view.value].as<int64_t>();
+      std::vector<int64_t> expected(identities.begin(), identities.end());
+      auto *conv = std::get_if<ConvSpec>(&kernel.spec);
+      if (conv && (o == ConvSpec::weights || (conv->bias && o == ConvSpec::bias_operand)))
+        expected = in_panels(*conv, kernel, identities_[view.value]);
       if (read.size() != expected.size())
         return complain_here(fmt::format("operand {} has another size than its value", o));
       const std::vector<int64_t> &memory = memory_of(view.space, view.index);
@@ -171,10 +176,36 @@ private:
     return {};
   }
 
+  int64_t bytes_of(const View &view) const {
+    return int64_t(size_of(graph_.type(view.value).dtype));
+  }
+
+  // Weights or biases that a convolution packed at run time: [group][panel][kh][kw][channel][lane].
+  std::vector<int64_t> in_panels(const ConvSpec &spec, const Kernel &kernel,
+                                 const Tensor &value) const {
+    Shape w = value.shape();
+    w.resize(4, 1);
+    const int64_t panel = spec.tile_vectors * plan_.target.lanes();
+    const int64_t groups = kernel.params[ConvSpec::groups].fixed, rows = w[0] / groups;
+    auto ids = value.as<int64_t>();
+    std::vector<int64_t> packed;
+    for (int64_t g = 0; g < groups; ++g)
+      for (int64_t p = 0; p < rows; p += panel)
+        for (int64_t tap = 0; tap < w[2] * w[3]; ++tap)
+          for (int64_t c = 0; c < w[1]; ++c)
+            for (int64_t lane = p; lane < p + panel; ++lane)
+              packed.push_back(lane < rows
+                                   ? ids[size_t(((g * rows + lane) * w[1] + c) * w[2] * w[3] + tap)]
+                                   : filler);
+    return packed;
+  }
+
   // A cell may be read and written by one kernel only where each element depends on itself alone.
   Result<void> no_hazard(const Kernel &kernel, int operand, const std::vector<int64_t> &read,
                          const std::vector<int64_t> &written) const {
-    bool elementwise = std::holds_alternative<MapSpec>(kernel.spec) ||
+    bool elementwise = (std::holds_alternative<MapSpec>(kernel.spec) &&
+                        bytes_of(kernel.operands[size_t(operand)]) ==
+                            bytes_of(kernel.operands[size_t(kernel.output)])) ||
                        std::holds_alternative<SoftmaxSpec>(kernel.spec);
     if (auto *conv = std::get_if<ConvSpec>(&kernel.spec))
       elementwise = operand >= ConvSpec::bias_operand + conv->bias;

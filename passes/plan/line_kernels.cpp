@@ -1,4 +1,4 @@
-// Kernels whose tasks are lines along an axis: softmax, and means.
+// Kernels whose tasks are lines along an axis: softmax, extremes, and reductions.
 #include "passes/plan/planner.h"
 
 #include <array>
@@ -6,7 +6,7 @@
 namespace lathe {
 namespace {
 
-// An extent with its strides in input and output.
+// An extent with its strides, in bytes, in input and output.
 using Dimension = std::array<int64_t, 3>;
 
 // Six extents with their strides in bytes, outermost first; the images, if there are any, come
@@ -26,8 +26,8 @@ Result<Lines> lines(std::vector<Dimension> dims, const std::optional<Dimension> 
   int64_t count = 1;
   for (size_t i = 0; i < dims.size(); ++i) {
     l.extents.push_back(images && i == 0 ? Affine{1, 0} : Affine{0, dims[i][0]});
-    l.in.push_back({0, dims[i][1] * 4});
-    l.out.push_back({0, dims[i][2] * 4});
+    l.in.push_back({0, dims[i][1]});
+    l.out.push_back({0, dims[i][2]});
     count *= dims[i][0];
   }
   l.count = images ? Affine{count, 0} : Affine{0, count};
@@ -35,7 +35,7 @@ Result<Lines> lines(std::vector<Dimension> dims, const std::optional<Dimension> 
 }
 std::optional<Dimension> image_dimension(const Storage &in, const Storage &out, bool batched) {
   if (!batched) return std::nullopt;
-  return Dimension{1, in.strides[0], out.strides[0]};
+  return Dimension{1, in.strides[0] * 4, out.strides[0] * out.element_bytes()};
 }
 
 void append(Kernel &k, std::initializer_list<const std::vector<Affine> *> lists) {
@@ -49,7 +49,7 @@ Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storag
   const size_t axis = axis_index(op.axis, in.dims.size());
   std::vector<Dimension> dims;
   for (size_t d = batched ? 1 : 0; d < in.dims.size(); ++d)
-    if (d != axis) dims.push_back({in.dims[d], in.strides[d], out.strides[d]});
+    if (d != axis) dims.push_back({in.dims[d], in.strides[d] * 4, out.strides[d] * 4});
   LATHE_TRY(Lines l, lines(std::move(dims), image_dimension(in, out, batched)));
   Kernel k;
   bool contiguous = in.dims[axis] == 1 || (in.strides[axis] == 1 && out.strides[axis] == 1);
@@ -63,29 +63,49 @@ Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storag
   return k;
 }
 
-Result<Kernel> reduce_kernel(const ReduceMean &op, const Storage &in, const Storage &out,
+Result<Kernel> arg_kernel(const ArgSpec &spec, int64_t axis, bool keep_dims, const Storage &in,
+                          const Storage &out, bool batched) {
+  const size_t a = axis_index(axis, in.dims.size());
+  auto step = [&](size_t d) { return out.strides[d] * out.element_bytes(); };
+  std::vector<Dimension> dims;
+  for (size_t d = batched ? 1 : 0; d < in.dims.size(); ++d)
+    if (d != a)
+      dims.push_back({in.dims[d], in.strides[d] * 4, step(d < a || keep_dims ? d : d - 1)});
+  LATHE_TRY(Lines l, lines(std::move(dims), image_dimension(in, out, batched)));
+  Kernel k;
+  k.spec = spec;
+  k.output = ArgSpec::output;
+  append(k, {&l.extents, &l.in, &l.out});
+  for (int64_t v : {in.dims[a], in.strides[a] * 4, keep_dims ? step(a) : 0})
+    k.params.push_back({0, v});
+  k.tasks = l.count;
+  k.grain = grain_for(in.dims[a]);
+  return k;
+}
+
+Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage &out,
                              bool batched) {
   std::vector<bool> reduced(in.dims.size());
   for (int64_t a : op.axes) reduced[axis_index(a, in.dims.size())] = true;
   std::vector<Dimension> kept, gone;
   size_t out_d = 0;
   for (size_t d = 0; d < in.dims.size(); ++d) {
-    Dimension dimension{in.dims[d], in.strides[d], reduced[d] ? 0 : out.strides[out_d]};
+    Dimension dimension{in.dims[d], in.strides[d] * 4, reduced[d] ? 0 : out.strides[out_d] * 4};
     out_d += !reduced[d] || op.keep_dims;
     if (batched && d == 0) continue;
     (reduced[d] ? gone : kept).push_back(dimension);
   }
   std::erase_if(kept, [](const Dimension &d) { return d[0] == 1; });
   std::ranges::stable_sort(kept, std::greater{}, [](const Dimension &d) { return d[1]; });
-  bool vector = !kept.empty() && kept.back()[1] == 1 && kept.back()[2] == 1;
+  bool vector = !kept.empty() && kept.back()[1] == 4 && kept.back()[2] == 4;
   LATHE_TRY(Lines l, lines(std::move(kept), image_dimension(in, out, batched)));
   LATHE_TRY(Lines sums, lines(std::move(gone), std::nullopt));
   Kernel k;
-  k.spec = ReduceSpec{vector};
+  k.spec = ReduceSpec{op.kind, vector};
   k.output = ReduceSpec::output;
   append(k, {&l.extents, &l.in, &l.out, &sums.extents, &sums.in});
   const int64_t inner = l.extents.back().fixed;
-  k.tasks = {l.count.per_image / inner, l.count.fixed / inner};
+  k.tasks = inner == 0 ? Affine{} : Affine{l.count.per_image / inner, l.count.fixed / inner};
   return k;
 }
 

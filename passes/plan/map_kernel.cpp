@@ -18,33 +18,28 @@ std::vector<int64_t> broadcast_to(const Storage &s, const Shape &dims) {
   std::vector<int64_t> strides(dims.size(), 0);
   size_t lead = dims.size() - s.dims.size();
   for (size_t i = 0; i < s.dims.size(); ++i)
-    if (s.dims[i] != 1) strides[lead + i] = s.strides[i];
+    if (s.dims[i] != 1) strides[lead + i] = s.strides[i] * s.element_bytes();
   return strides;
 }
 
-} // namespace
-
-Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
-  std::vector<Storage> operands = request.inputs;
-  const int64_t element_bytes = request.output.element_bytes;
-  operands.push_back(request.output);
-  const Shape &dims = request.output.dims;
-
+// The loops over `operands`, the last of which is the output and gives the index space: what
+// MapSpec and GatherSpec begin their parameters with. Returns the innermost loop.
+Result<Loop> add_loops(Kernel &kernel, const std::vector<Storage> &operands, bool batched) {
+  const Shape &dims = operands.back().dims;
   std::vector<std::vector<int64_t>> strides;
   for (const Storage &operand : operands) strides.push_back(broadcast_to(operand, dims));
   // With one entry, dimension 0 of a batched value still strides from image to image.
   const size_t first = batched ? 1 : 0;
-  auto images = [&](size_t operand) -> int64_t {
-    const Storage &s = operands[operand];
+  auto images = [&](const Storage &s) -> int64_t {
     bool carries = s.dims.size() == dims.size() && !s.dims.empty() && s.strides[0] != 0;
-    return carries ? s.strides[0] * element_bytes : 0;
+    return carries ? s.strides[0] * s.element_bytes() : 0;
   };
 
   std::vector<Loop> loops;
   for (size_t d = first; d < dims.size(); ++d) {
     if (dims[d] == 1) continue;
     Loop loop{dims[d], {}};
-    for (auto &s : strides) loop.strides.push_back(s[d] * element_bytes);
+    for (auto &s : strides) loop.strides.push_back(s[d]);
     loops.push_back(std::move(loop));
   }
   std::ranges::stable_sort(loops, std::greater{}, [](const Loop &l) { return l.strides.back(); });
@@ -67,18 +62,6 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
   while (loops.size() < room)
     loops.insert(loops.begin(), {1, std::vector<int64_t>(operands.size(), 0)});
 
-  Kernel kernel;
-  MapSpec spec;
-  spec.steps = request.steps;
-  spec.element_bytes = element_bytes;
-  for (size_t o = 0; o < operands.size(); ++o) {
-    int64_t stride = loops.back().strides[o];
-    bool single = loops.back().extent == 1;
-    spec.operands.push_back(stride == element_bytes || (single && stride != 0) ? Inner::contiguous
-                            : stride == 0
-                                ? (o + 1 == operands.size() ? Inner::contiguous : Inner::broadcast)
-                                : Inner::strided);
-  }
   if (batched) kernel.params.push_back({1, 0});
   for (const Loop &loop : loops) kernel.params.push_back({0, loop.extent});
   const int64_t inner = loops.back().extent, rows = loops[loops.size() - 2].extent;
@@ -88,7 +71,7 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
   kernel.params.push_back({0, per_task});
   kernel.params.push_back({0, chunks});
   for (size_t o = 0; o < operands.size(); ++o) {
-    if (batched) kernel.params.push_back({0, images(o)});
+    if (batched) kernel.params.push_back({0, images(operands[o])});
     for (const Loop &loop : loops) kernel.params.push_back({0, loop.strides[o]});
   }
   int64_t tasks = chunks;
@@ -96,7 +79,56 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
   kernel.tasks = batched ? Affine{tasks, 0} : Affine{0, tasks};
   kernel.grain = std::max<int64_t>(1, elements_per_task / std::max<int64_t>(1, inner * per_task));
   kernel.output = int(operands.size()) - 1;
+  return loops.back();
+}
+
+} // namespace
+
+Result<Kernel> map_kernel(const MapRequest &request, bool batched) {
+  std::vector<Storage> operands = request.inputs;
+  operands.push_back(request.output);
+  Kernel kernel;
+  LATHE_TRY(Loop innermost, add_loops(kernel, operands, batched));
+  MapSpec spec;
+  spec.steps = request.steps;
+  spec.from = request.inputs[0].dtype;
+  spec.to = request.output.dtype;
+  for (size_t o = 0; o < operands.size(); ++o) {
+    int64_t stride = innermost.strides[o];
+    bool single = innermost.extent == 1, is_output = o + 1 == operands.size();
+    spec.operands.push_back(stride == operands[o].element_bytes() || (single && stride != 0)
+                                ? Inner::contiguous
+                            : stride == 0 ? (is_output ? Inner::contiguous : Inner::broadcast)
+                                          : Inner::strided);
+  }
   kernel.spec = std::move(spec);
+  return kernel;
+}
+
+Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &indices,
+                             const Storage &out, bool batched) {
+  const size_t a = axis_index(axis, in.dims.size()), added = indices.dims.size();
+  // Both operands as seen from the result: strides of 0 where they have no such dimension.
+  auto seen = [&](const Storage &s) {
+    Storage result = s;
+    result.dims = out.dims;
+    result.strides.assign(out.dims.size(), 0);
+    return result;
+  };
+  Storage from = seen(in), by = seen(indices);
+  for (size_t d = 0; d < added; ++d) by.strides[a + d] = indices.strides[d];
+  for (size_t d = 0; d < in.dims.size(); ++d)
+    if (d != a) from.strides[d < a ? d : d - 1 + added] = in.strides[d];
+  Kernel kernel;
+  LATHE_TRY(Loop innermost, add_loops(kernel, {from, by, out}, batched));
+  GatherSpec spec;
+  spec.element_bytes = in.element_bytes();
+  spec.indices_type = indices.dtype;
+  spec.rows = in.dtype == DType::f32 && innermost.strides[0] == 4 && innermost.strides[1] == 0 &&
+              innermost.strides[2] == 4;
+  for (int64_t v : {in.dims[a], in.strides[a] * in.element_bytes()})
+    kernel.params.push_back({0, v});
+  kernel.spec = spec;
   return kernel;
 }
 

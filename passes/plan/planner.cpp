@@ -24,6 +24,7 @@ public:
     for (size_t n = 0; n < graph_.nodes.size(); ++n) {
       if (schedule_.absorbed[n]) continue;
       current_ = int(n);
+      if (makes_nothing(graph_.nodes[n])) continue;
       if (auto done = lower(graph_.nodes[n]); !done) {
         Error error = done.error();
         const Node &node = graph_.nodes[n];
@@ -50,33 +51,19 @@ private:
       problems += (problems.empty() ? "" : "\n") + problem;
     };
     for (const Node &node : graph_.nodes) {
-      bool moves = is_view(node.op) || std::holds_alternative<Concat>(node.op);
+      bool moves = is_view(node.op) || std::holds_alternative<Concat>(node.op) ||
+                   std::holds_alternative<Gather>(node.op) || std::holds_alternative<Cast>(node.op);
       DType dtype = graph_.type(node.inputs[0]).dtype;
       if (!moves && dtype != DType::f32)
         complain(
             fmt::format("  layer '{}': {} on {}", node.name, op_name(node.op), to_string(dtype)));
-      bool weighted =
-          std::holds_alternative<Conv>(node.op) || std::holds_alternative<Dense>(node.op);
-      if (weighted)
-        for (size_t i = 1; i < 3 && i < node.inputs.size(); ++i)
-          if (i < fixed_inputs_of(node.op) && !graph_.constant(node.inputs[i]))
-            complain(fmt::format("  layer '{}': weights that are computed at run time", node.name));
     }
-    for (const Value &value : graph_.values)
-      if (!value.constant && element_count(value.type.shape) == 0)
-        complain(fmt::format("  value '{}' has no elements: {}", value.name,
-                             to_string(value.type.shape)));
     if (problems.empty()) return {};
     return fail(Error{.code = ErrorCode::unsupported,
                       .message = "no kernel covers parts of the network",
                       .file = graph_.name,
                       .detail = problems});
   }
-  static size_t fixed_inputs_of(const Op &op) {
-    if (auto *conv = std::get_if<Conv>(&op)) return fixed_inputs(*conv);
-    return fixed_inputs(std::get<Dense>(op));
-  }
-
   void place_inputs_and_outputs() {
     for (size_t i = 0; i < graph_.inputs.size(); ++i) {
       ValueId id = graph_.inputs[i];
@@ -93,7 +80,7 @@ private:
       bool computed = producer >= 0 && !is_view(graph_.nodes[size_t(producer)].op);
       // NHWC and NCHW agree where there is one channel or one pixel.
       bool row_major = shape.size() != 4 || shape[1] == 1 || shape[2] * shape[3] == 1;
-      if (computed && row_major && !storage_.has(id) && graph_.type(id).dtype == DType::f32)
+      if (computed && row_major && !storage_.has(id))
         storage_.set(id, storage_.external(Space::output, int(j), graph_.type(id)));
     }
   }
@@ -156,12 +143,20 @@ private:
     for (const Storage &s : may_replace) {
       const Buffer &buffer = storage_.buffers[size_t(s.buffer)];
       bool dies = buffer.space == Space::arena && buffer.last_node == current_;
-      if (!dies || s.dims != graph_.shape(id)) continue;
+      if (!dies || s.dims != graph_.shape(id) || !is_injective(s)) continue;
       storage_.set(id, s);
       return s;
     }
     storage_.set(id, storage_.allocate(graph_.type(id)));
     return storage_[id];
+  }
+
+  // Results without elements need storage, for their readers, but no kernel.
+  bool makes_nothing(const Node &node) {
+    for (ValueId id : node.outputs)
+      if (element_count(graph_.shape(id)) > 0) return false;
+    for (ValueId id : node.outputs) result(id);
+    return true;
   }
 
   // --- Kernels
@@ -174,7 +169,7 @@ private:
       storage_.touch(s, number);
       View view;
       view.index = s.buffer; // resolved in `finish`
-      view.offset = {0, s.offset * s.element_bytes};
+      view.offset = {0, s.offset * s.element_bytes()};
       view.dims = s.dims;
       view.strides = s.strides;
       view.value = i < ids.size() ? ids[i] : no_value;
@@ -216,7 +211,16 @@ private:
       Result<void> operator()(const GlobalPool &op) { return p.global_pool(n, op); }
       Result<void> operator()(const Lrn &op) { return p.lrn(n, op); }
       Result<void> operator()(const Softmax &op) { return p.softmax(n, op); }
-      Result<void> operator()(const ReduceMean &op) { return p.reduce_mean(n, op); }
+      Result<void> operator()(const Hardmax &op) {
+        return p.arg(n, ArgSpec{.one_hot = true}, op.axis, true);
+      }
+      Result<void> operator()(const ArgReduce &op) {
+        return p.arg(n, ArgSpec{op.kind, op.last}, op.axis, op.keep_dims);
+      }
+      Result<void> operator()(const Reduce &op) { return p.reduce(n, op); }
+      Result<void> operator()(const Gather &op) { return p.gather(n, op); }
+      Result<void> operator()(const Cast &) { return p.cast(n); }
+      Result<void> operator()(const Expand &) { return p.expand(n); }
       Result<void> operator()(const Concat &op) { return p.concat(n, op); }
       Result<void> operator()(const Pad &op) { return p.pad(n, op); }
       Result<void> operator()(const Unary &) { return p.elementwise(n); }
@@ -254,15 +258,57 @@ private:
     const Shape &w = graph_.shape(node.inputs[1]);
     kernel.flops_per_image =
         2.0 * double(element_count(y) / y[0]) * double(element_count(w) / w[0]);
-    append_layer(node, op.bias, std::move(kernel), input, target, post, [&](size_t i) {
-      return weight(node.inputs[i],
-                    i == 1 ? Weight::Packing::conv_panels : Weight::Packing::conv_bias, op.groups,
-                    panel);
-    });
+    std::vector<Storage> weights;
+    for (size_t i = 1; i < fixed_inputs(op); ++i) {
+      ValueId id = node.inputs[i];
+      auto packing = i == 1 ? Weight::Packing::conv_panels : Weight::Packing::conv_bias;
+      if (graph_.constant(id)) {
+        weights.push_back(weight(id, packing, op.groups, panel));
+      } else {
+        LATHE_TRY(Storage packed, pack_panels(node, id, op.groups, panel));
+        weights.push_back(packed);
+      }
+    }
+    append_layer(node, std::move(kernel), input, target, weights, post);
     if (!same_layout(target, output))
       return copy(target, output, node.outputs[0], node.outputs[0], &node);
     return {};
   }
+  // Weights (M,C,kh,kw) or biases (M) that are computed at run time, copied into the panels that
+  // ConvSpec describes: [group][panel][kh][kw][channel][lane], zeros behind the last channel.
+  Result<Storage> pack_panels(const Node &node, ValueId id, int64_t groups, int64_t panel) {
+    Storage from = operand(id);
+    from.dims.resize(4, 1);
+    from.strides.resize(4, 0);
+    const int64_t rows = from.dims[0] / groups, panels = (rows + panel - 1) / panel;
+    const int64_t full = rows / panel, rest = rows % panel, m = from.strides[0];
+    auto as_panels = [&](Storage s, int64_t row_panels, int64_t lanes) {
+      s.dims = {groups, row_panels, from.dims[2], from.dims[3], from.dims[1], lanes};
+      return s;
+    };
+    Storage packed = storage_.allocate_row_major({DType::f32, as_panels(from, panels, panel).dims});
+    Storage source = from;
+    source.strides = {rows * m, panel * m, from.strides[2], from.strides[3], from.strides[1], m};
+    const Storage whole = packed;
+    auto move = [&](Storage part, Storage slot) -> Result<void> {
+      return copy(part, slot, id, id, &node);
+    };
+    if (rest != 0) {
+      LATHE_CHECK(map({{}, {filler(0)}, whole}, {no_value, id}, &node));
+      Storage part = as_panels(source, 1, rest), slot = as_panels(whole, 1, rest);
+      part.offset += full * panel * m;
+      slot.offset += full * whole.strides[1];
+      LATHE_CHECK(move(part, slot));
+    }
+    if (full > 0) LATHE_CHECK(move(as_panels(source, full, panel), as_panels(whole, full, panel)));
+    packed.dims = {element_count(whole.dims)};
+    packed.strides = {1};
+    return packed;
+  }
+  Storage filler(float value) {
+    return add_weight({Weight::Packing::as_is, splat_constant(value, {1}), 1, 1, 0, "padding"});
+  }
+
   // Operands that may be overwritten: those whose buffer no other operand shares.
   static std::vector<Storage> only_buffer(const std::vector<Storage> &candidates,
                                           const std::vector<Storage> &operands) {
@@ -294,20 +340,32 @@ private:
     Storage output = result(node.outputs[0]);
     Kernel kernel = dense_kernel(op, input, output, post, batched_);
     kernel.flops_per_image = 2.0 * double(output.dims[1]) * double(input.dims[1]);
-    append_layer(node, op.bias, std::move(kernel), input, output, post,
-                 [&](size_t i) { return weight(node.inputs[i]); });
+    std::vector<Storage> weights;
+    for (size_t i = 1; i < fixed_inputs(op); ++i) {
+      LATHE_TRY(Storage row_major, with_row_major(node.inputs[i], &node));
+      weights.push_back(row_major);
+    }
+    append_layer(node, std::move(kernel), input, output, weights, post);
     return {};
   }
 
+  // A value whose elements follow each other, or a copy of it.
+  Result<Storage> with_row_major(ValueId id, const Node *node) {
+    Storage s = operand(id), flat = s;
+    flat.strides = row_major_strides(s.dims);
+    if (same_layout(s, flat)) return s;
+    flat = storage_.allocate_row_major(graph_.type(id));
+    LATHE_CHECK(copy(s, flat, id, id, node));
+    return flat;
+  }
+
   // Operands in the order that ConvSpec and DenseSpec share: input, weights, output, bias, post.
-  template <typename WeightOf>
-  void append_layer(const Node &node, bool bias, Kernel kernel, const Storage &input,
-                    const Storage &output, const std::vector<Storage> &post,
-                    const WeightOf &weight_of) {
-    std::vector<Storage> operands{input, weight_of(1), output};
+  void append_layer(const Node &node, Kernel kernel, const Storage &input, const Storage &output,
+                    const std::vector<Storage> &weights, const std::vector<Storage> &post) {
+    std::vector<Storage> operands{input, weights[0], output};
     std::vector<ValueId> ids{node.inputs[0], node.inputs[1], node.outputs[0]};
-    if (bias) {
-      operands.push_back(weight_of(2));
+    if (weights.size() > 1) {
+      operands.push_back(weights[1]);
       ids.push_back(node.inputs[2]);
     }
     operands.insert(operands.end(), post.begin(), post.end());
@@ -352,7 +410,25 @@ private:
     append(std::move(kernel), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
     return {};
   }
-  Result<void> reduce_mean(const Node &node, const ReduceMean &op) {
+  Result<void> arg(const Node &node, const ArgSpec &spec, int64_t axis, bool keep_dims) {
+    Storage in = operand(node.inputs[0]), out = result(node.outputs[0]);
+    LATHE_TRY(Kernel kernel, arg_kernel(spec, axis, keep_dims, in, out, batched_));
+    append(std::move(kernel), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
+    return {};
+  }
+  Result<void> gather(const Node &node, const Gather &op) {
+    Storage in = operand(node.inputs[0]), indices = operand(node.inputs[1]);
+    Storage out = result(node.outputs[0]);
+    LATHE_TRY(Kernel kernel, gather_kernel(op.axis, in, indices, out, batched_));
+    append(std::move(kernel), {in, indices, out}, {node.inputs[0], node.inputs[1], node.outputs[0]},
+           &node);
+    return {};
+  }
+  Result<void> cast(const Node &node) {
+    return copy(operand(node.inputs[0]), result(node.outputs[0]), node.inputs[0], node.outputs[0],
+                &node);
+  }
+  Result<void> reduce(const Node &node, const Reduce &op) {
     Storage in = operand(node.inputs[0]), out = result(node.outputs[0]);
     LATHE_TRY(Kernel kernel, reduce_kernel(op, in, out, batched_));
     append(std::move(kernel), {in, out}, {node.inputs[0], node.outputs[0]}, &node);
@@ -408,9 +484,7 @@ private:
 
   Result<void> pad(const Node &node, const Pad &op) {
     Storage input = operand(node.inputs[0]), output = result(node.outputs[0]);
-    Storage filler =
-        add_weight({Weight::Packing::as_is, splat_constant(op.value, {1}), 1, 1, 0, "padding"});
-    LATHE_CHECK(map({{}, {filler}, output}, {no_value, node.outputs[0]}, &node));
+    LATHE_CHECK(map({{}, {filler(op.value)}, output}, {no_value, node.outputs[0]}, &node));
     Storage inside = output;
     for (size_t d = 0; d < inside.dims.size(); ++d)
       inside = subview(inside, d, op.before[d], input.dims[d]);
@@ -425,13 +499,21 @@ private:
   }
   Result<void> slice(const Node &node, const Slice &op) {
     Storage view = operand(node.inputs[0]);
-    const Shape &y = graph_.shape(node.outputs[0]);
     for (size_t i = 0; i < op.axes.size(); ++i) {
-      const size_t a = axis_index(op.axes[i], y.size());
-      int64_t d = graph_.shape(node.inputs[0])[a];
-      int64_t begin = std::clamp<int64_t>(op.begin[i] < 0 ? op.begin[i] + d : op.begin[i], 0, d);
-      view = subview(view, a, begin, y[a], op.step[i]);
+      const size_t a = axis_index(op.axes[i], view.dims.size());
+      const SliceRange range = slice_range(view.dims[a], op.begin[i], op.end[i], op.step[i]);
+      view = subview(view, a, range.first, range.count, range.step);
     }
+    storage_.set(node.outputs[0], view);
+    return {};
+  }
+  Result<void> expand(const Node &node) {
+    Storage in = operand(node.inputs[0]), view = in;
+    view.dims = graph_.shape(node.outputs[0]);
+    view.strides.assign(view.dims.size(), 0);
+    const size_t lead = view.dims.size() - in.dims.size();
+    for (size_t d = 0; d < in.dims.size(); ++d)
+      if (in.dims[d] == view.dims[lead + d]) view.strides[lead + d] = in.strides[d];
     storage_.set(node.outputs[0], view);
     return {};
   }

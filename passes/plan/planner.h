@@ -30,7 +30,8 @@ struct Storage {
   int64_t offset = 0; // elements, from the start of the buffer
   Shape dims;
   std::vector<int64_t> strides; // elements
-  int64_t element_bytes = 4;
+  DType dtype = DType::f32;
+  int64_t element_bytes() const { return int64_t(size_of(dtype)); }
 };
 
 struct Buffer {
@@ -74,6 +75,8 @@ Storage subview(const Storage &whole, size_t axis, int64_t begin, int64_t extent
 std::optional<Storage> reshaped(const Storage &storage, const Shape &shape, bool keep_first);
 // Whether two storages address the same elements in the same order.
 bool same_layout(const Storage &a, const Storage &b);
+// No two elements share memory, as they do where dimensions are broadcast.
+bool is_injective(const Storage &storage);
 // Channels follow each other, as vector kernels need (NCHW with four dimensions).
 bool channels_contiguous(const Storage &s);
 
@@ -85,7 +88,8 @@ struct ArenaSize {
 };
 ArenaSize assign_offsets(std::vector<Buffer> &buffers, bool batched);
 
-// One elementwise kernel: operands broadcast to the shape of `output` by NumPy's rules.
+// One elementwise kernel: operands broadcast to the shape of `output` by NumPy's rules. Without
+// steps: a copy, or a cast between the storages' types.
 struct MapRequest {
   std::vector<MapStep> steps;
   std::vector<Storage> inputs;
@@ -93,6 +97,9 @@ struct MapRequest {
 };
 // Fills spec, params, tasks and grain. Errors: unsupported beyond six dimensions.
 Result<Kernel> map_kernel(const MapRequest &request, bool batched);
+// Errors: as map_kernel.
+Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &indices,
+                             const Storage &out, bool batched);
 
 // A convolution with everything about its surroundings known.
 struct ConvRequest {
@@ -115,8 +122,9 @@ Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out, bool b
 Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool batched);
 Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storage &out,
                               bool batched);
-Result<Kernel> reduce_kernel(const ReduceMean &op, const Storage &in, const Storage &out,
-                             bool batched);
+Result<Kernel> arg_kernel(const ArgSpec &spec, int64_t axis, bool keep_dims, const Storage &in,
+                          const Storage &out, bool batched);
+Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage &out, bool batched);
 // Least number of tasks worth a thread, for tasks that touch so many elements.
 int64_t grain_for(int64_t work_per_task);
 

@@ -20,7 +20,8 @@ std::string identifier(float value) {
 std::string describe(const Unary &op) {
   std::string name(to_string(op.kind));
   bool parametric = op.kind == UnaryKind::leaky_relu || op.kind == UnaryKind::clip ||
-                    op.kind == UnaryKind::hard_sigmoid || op.kind == UnaryKind::elu;
+                    op.kind == UnaryKind::hard_sigmoid || op.kind == UnaryKind::elu ||
+                    op.kind == UnaryKind::thresholded_relu;
   return parametric ? fmt::format("{}_{}_{}", name, identifier(op.alpha), identifier(op.beta))
                     : name;
 }
@@ -61,10 +62,23 @@ struct Describe {
         text += fmt::format("_{}{}", step.swapped ? "r" : "",
                             to_string(std::get<Binary>(step.op).kind));
     }
-    text += fmt::format("_b{}_", s.element_bytes);
+    if (s.from == s.to)
+      text += fmt::format("_{}_", to_string(s.to));
+    else
+      text = fmt::format("cast_{}_{}_", to_string(s.from), to_string(s.to));
     for (Inner inner : s.operands)
       text += inner == Inner::contiguous ? 'c' : inner == Inner::broadcast ? 'b' : 's';
     return {text, ""};
+  }
+  Parts operator()(const GatherSpec &s) const {
+    return {fmt::format("{}_b{}_{}{}", GatherSpec::name, s.element_bytes, to_string(s.indices_type),
+                        s.rows ? "_rows" : ""),
+            ""};
+  }
+  Parts operator()(const ArgSpec &s) const {
+    return {fmt::format("{}_{}_f32{}{}", ArgSpec::name, to_string(s.kind), s.last ? "_last" : "",
+                        s.one_hot ? "_one_hot" : ""),
+            ""};
   }
   Parts operator()(const PoolSpec &s) const {
     return {fmt::format("{}_pool_f32{}", to_string(s.kind), s.count_include_pad ? "_with_pad" : ""),
@@ -81,7 +95,9 @@ struct Describe {
             ""};
   }
   Parts operator()(const ReduceSpec &s) const {
-    return {fmt::format("{}{}", ReduceSpec::name, s.vector ? "_vector" : ""), ""};
+    return {
+        fmt::format("{}_{}_f32{}", ReduceSpec::name, to_string(s.kind), s.vector ? "_vector" : ""),
+        ""};
   }
 };
 

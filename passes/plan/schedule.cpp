@@ -53,7 +53,8 @@ void find_last_readers(const Graph &graph, Schedule &schedule) {
 bool is_view(const Op &op) {
   return std::holds_alternative<Slice>(op) || std::holds_alternative<Split>(op) ||
          std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
-         std::holds_alternative<Transpose>(op);
+         std::holds_alternative<Transpose>(op) || std::holds_alternative<Expand>(op) ||
+         std::holds_alternative<Dropout>(op);
 }
 
 Schedule make_schedule(const Graph &graph, const Uses &uses) {

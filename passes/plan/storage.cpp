@@ -36,12 +36,11 @@ Storage StorageMap::allocate(const Type &type, std::vector<int64_t> strides) {
   for (size_t i = 0; i < type.shape.size(); ++i)
     elements += std::max<int64_t>(0, type.shape[i] - 1) * strides[i];
   if (batched_) elements = std::max(elements, strides[0]);
-  const auto element_bytes = int64_t(size_of(type.dtype));
-  int64_t bytes = (elements * element_bytes + 63) / 64 * 64;
+  int64_t bytes = (elements * int64_t(size_of(type.dtype)) + 63) / 64 * 64;
   Buffer buffer;
   buffer.bytes = batched_ ? Affine{bytes, 0} : Affine{0, bytes};
   buffers.push_back(buffer);
-  return {int(buffers.size()) - 1, 0, type.shape, std::move(strides), element_bytes};
+  return {int(buffers.size()) - 1, 0, type.shape, std::move(strides), type.dtype};
 }
 
 Storage StorageMap::external(Space space, int index, const Type &type) {
@@ -49,8 +48,7 @@ Storage StorageMap::external(Space space, int index, const Type &type) {
   buffer.space = space;
   buffer.index = index;
   buffers.push_back(buffer);
-  return {int(buffers.size()) - 1, 0, type.shape, row_major_strides(type.shape),
-          int64_t(size_of(type.dtype))};
+  return {int(buffers.size()) - 1, 0, type.shape, row_major_strides(type.shape), type.dtype};
 }
 
 void StorageMap::touch(const Storage &storage, int kernel) {
@@ -115,6 +113,12 @@ bool same_layout(const Storage &a, const Storage &b) {
   if (a.buffer != b.buffer || a.offset != b.offset || a.dims != b.dims) return false;
   for (size_t i = 0; i < a.dims.size(); ++i)
     if (a.dims[i] > 1 && a.strides[i] != b.strides[i]) return false;
+  return true;
+}
+
+bool is_injective(const Storage &s) {
+  for (size_t i = 0; i < s.dims.size(); ++i)
+    if (s.dims[i] > 1 && s.strides[i] == 0) return false;
   return true;
 }
 

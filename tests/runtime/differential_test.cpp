@@ -205,3 +205,89 @@ TEST_CASE(
     check_everywhere(graph, random_inputs(graph, 3, 3));
   }
 }
+
+TEST_CASE("what compares numbers gives exactly what the reference gives, in every type") {
+  Graph graph;
+  const ValueId x = graph.add_input("x", {DType::f32, {1, 5, 6, 37}});
+  auto add = [&](const Op &op, std::vector<ValueId> inputs) {
+    auto id = graph.add_node(fmt::format("n{}", graph.nodes.size()), op, std::move(inputs));
+    REQUIRE_MESSAGE(id, to_string(id.error()));
+    graph.outputs.push_back(*id);
+    return *id;
+  };
+  const ValueId three = graph.add_constant("three", splat_constant(3, {1}));
+  const ValueId tripled = add(Binary{BinaryKind::mul}, {x, three});
+  add(Unary{UnaryKind::floor}, {tripled});
+  add(Unary{UnaryKind::ceil}, {tripled});
+  add(Unary{UnaryKind::thresholded_relu, 0.5f}, {x});
+  const ValueId whole = add(Cast{DType::i32}, {tripled});
+  const ValueId set = add(Cast{DType::boolean}, {whole});
+  add(Cast{DType::f32}, {set});
+  add(Cast{DType::i64}, {set});
+  for (int64_t axis = 1; axis < 4; ++axis) {
+    add(Hardmax{axis}, {x});
+    add(ArgReduce{ArgKind::max, axis, true, false}, {tripled});
+    const ValueId least = add(ArgReduce{ArgKind::min, axis, false, true}, {x});
+    add(Cast{DType::f32}, {least});
+  }
+  add(Slice{{1, 3}, {-1, 30}, {INT64_MIN, 2}, {-2, -3}}, {whole}); // any type moves
+  const ValueId indices = graph.add_constant(
+      "indices", literal_constant(Tensor::of(std::vector<int64_t>{2, -1, 0, 2}, {2, 2})));
+  add(Gather{2}, {set, indices});
+  add(Gather{3}, {x, indices});
+  const std::vector<Tensor> inputs = random_inputs(graph, 1, 3);
+  const std::vector<Tensor> expected = evaluate(graph, inputs).value();
+  for (const Target &target : runnable_targets()) {
+    CAPTURE(target.name);
+    auto executable = compile(graph, target);
+    CHECK(executable->plan().batched);
+    CHECK(check_plan(executable->plan(), executable->graph(), 3));
+    auto outputs = run(executable, inputs, 3, nullptr);
+    for (size_t j = 0; j < outputs.size(); ++j) {
+      CAPTURE(j);
+      CHECK(outputs[j].dtype() == expected[j].dtype());
+      CHECK(same_bits(outputs[j], expected[j]));
+    }
+  }
+}
+
+TEST_CASE("weights may be computed at run time") {
+  Graph graph;
+  auto input = [&](const char *name, Shape shape) {
+    return graph.add_input(name, {DType::f32, std::move(shape)});
+  };
+  auto add = [&](const Op &op, std::vector<ValueId> inputs) {
+    return graph.add_node(fmt::format("n{}", graph.nodes.size()), op, std::move(inputs)).value();
+  };
+  const ValueId x = input("x", {2, 6, 9, 7});
+  for (int64_t channels : {2, 34, 64}) { // parts of a panel, a panel and a part, whole panels
+    Conv conv;
+    conv.kernel = {3, 2};
+    conv.pad = {1, 0, 1, 1};
+    conv.groups = 2;
+    conv.bias = true;
+    const ValueId w = input("w", {channels, 3, 3, 2}), b = input("b", {channels});
+    const ValueId y = add(conv, {x, w, b});
+    graph.outputs.push_back(add(Unary{UnaryKind::relu}, {y}));
+  }
+  const ValueId transposed = input("t", {13, 21}), m = input("m", {3, 13}), c = input("c", {21});
+  const ValueId rows = add(Transpose{{1, 0}}, {transposed});
+  graph.outputs.push_back(add(Dense{.bias = true, .post = {}}, {m, rows, c}));
+  for (size_t i = 0; i < graph.inputs.size(); ++i)
+    graph.values[graph.inputs[i]].name += fmt::format("{}", i);
+  std::vector<Tensor> inputs;
+  for (ValueId id : graph.inputs)
+    inputs.push_back(random_inputs(graph, id, graph.shape(id)[0])[inputs.size()]);
+  const std::vector<Tensor> expected = evaluate(graph, inputs).value();
+  for (const Target &target : runnable_targets()) {
+    CAPTURE(target.name);
+    auto executable = compile(graph, target);
+    auto right = check_plan(executable->plan(), executable->graph(), 1);
+    CHECK_MESSAGE(right, to_string(right.error()));
+    auto outputs = run(executable, inputs, 1, nullptr);
+    for (size_t j = 0; j < outputs.size(); ++j) {
+      CAPTURE(j);
+      CHECK(compare(outputs[j], expected[j]).within(1e-5));
+    }
+  }
+}
