@@ -52,9 +52,24 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
     auto address = [&](int i) {
       return e.offset(bases[size_t(i)], e.mul(first, stride(i, M::rank - 1)));
     };
-    if (spec.from != DType::f32 || spec.to != DType::f32) { // a copy, or a cast
-      IrValue x = e.ir.CreateAlignedLoad(e.type_of(spec.from), address(0), llvm::Align(1));
-      e.ir.CreateAlignedStore(e.convert(spec.from, spec.to, x), address(output), llvm::Align(1));
+    auto load_whole = [&](int i) {
+      return e.ir.CreateAlignedLoad(e.type_of(spec.from), address(i), llvm::Align(1));
+    };
+    if (spec.from != DType::f32 || spec.to != DType::f32) { // whole numbers, or a cast
+      IrValue value = load_whole(0);
+      int next = 1;
+      for (const MapStep &step : spec.steps) {
+        if (auto *unary = std::get_if<Unary>(&step.op)) {
+          value = e.integer_unary(unary->kind, value);
+        } else {
+          IrValue other = load_whole(next++);
+          BinaryKind kind = std::get<Binary>(step.op).kind;
+          value = step.swapped ? e.integer_binary(kind, other, value)
+                               : e.integer_binary(kind, value, other);
+        }
+      }
+      e.ir.CreateAlignedStore(e.convert(spec.from, spec.to, value), address(output),
+                              llvm::Align(1));
       return;
     }
     auto load = [&](int i) -> IrValue {

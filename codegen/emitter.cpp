@@ -466,6 +466,40 @@ IrValue Emitter::binary(BinaryKind kind, IrValue a, IrValue b) {
   return a;
 }
 
+IrValue Emitter::integer_unary(UnaryKind kind, IrValue x) {
+  IrValue negated = ir.CreateNeg(x);
+  if (kind == UnaryKind::neg) return negated;
+  if (kind != UnaryKind::abs) return x;
+  return ir.CreateSelect(ir.CreateICmpSLT(x, zero(x->getType())), negated, x);
+}
+
+IrValue Emitter::integer_binary(BinaryKind kind, IrValue a, IrValue b) {
+  IrType *type = a->getType();
+  switch (kind) {
+  case BinaryKind::add:
+    return add(a, b);
+  case BinaryKind::sub:
+    return sub(a, b);
+  case BinaryKind::mul:
+    return mul(a, b);
+  case BinaryKind::div: { // hardware traps on zero, and on the least number by -1
+    IrValue none = ir.CreateICmpEQ(b, zero(type));
+    IrValue minus = ir.CreateICmpEQ(b, llvm::ConstantInt::getSigned(type, -1));
+    IrValue safe = ir.CreateSelect(ir.CreateOr(none, minus), llvm::ConstantInt::get(type, 1), b);
+    IrValue quotient = ir.CreateSelect(minus, ir.CreateNeg(a), ir.CreateSDiv(a, safe));
+    return ir.CreateSelect(none, zero(type), quotient);
+  }
+  case BinaryKind::min:
+    return minimum(a, b);
+  case BinaryKind::max:
+    return maximum(a, b);
+  case BinaryKind::pow: // inference accepts only floats
+  case BinaryKind::prelu:
+    break;
+  }
+  return ir.CreateSelect(ir.CreateICmpSLT(a, zero(type)), mul(a, b), a);
+}
+
 IrValue emit_post(Emitter &e, const std::vector<PostOp> &post, IrValue value,
                   const std::function<IrValue(int)> &load_operand) {
   int next = 0;

@@ -83,6 +83,9 @@ public:
   IrValue convert(DType from, DType to, IrValue scalar);
   IrValue unary(const Unary &op, IrValue x);
   IrValue binary(BinaryKind kind, IrValue a, IrValue b);
+  // The same for whole numbers: they wrap, and a division by zero gives zero.
+  IrValue integer_unary(UnaryKind kind, IrValue x);
+  IrValue integer_binary(BinaryKind kind, IrValue a, IrValue b);
   IrValue exp(IrValue x);
   IrValue log(IrValue x);
   IrValue power(IrValue x, double exponent); // of a positive x

@@ -6,32 +6,79 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 namespace lathe {
 
-Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string &path) {
-  auto refuse = [&](std::string message) {
-    return fail(Error{.code = ErrorCode::io, .message = std::move(message), .file = path});
-  };
-  // Without blocking, so that a FIFO does not hang us before it is refused.
-  int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) return refuse(std::string("cannot open: ") + std::strerror(errno));
-  struct stat status{};
-  if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
-    close(file);
-    return refuse("not a regular file");
+namespace {
+
+std::unexpected<Error> refuse(ErrorCode code, const std::string &path, std::string message) {
+  return fail(Error{.code = code, .message = std::move(message), .file = path});
+}
+
+// A descriptor that closes itself.
+struct Descriptor {
+  int number;
+  explicit Descriptor(int n) : number(n) {}
+  Descriptor(const Descriptor &) = delete;
+  Descriptor &operator=(const Descriptor &) = delete;
+  ~Descriptor() {
+    if (number >= 0) close(number);
   }
-  auto size = static_cast<size_t>(status.st_size);
+  void replace(int n) { close(std::exchange(number, n)); }
+};
+
+// Without blocking, so that a FIFO does not hang us before it is refused.
+constexpr int reading = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+
+} // namespace
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::string &path) {
+  Descriptor file(::open(path.c_str(), reading));
+  return map(file.number, path, true);
+}
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::open_beneath(const std::string &folder,
+                                                                   const std::string &path) {
+  const std::string shown = folder + "/" + path;
+  auto leaves = [&](std::string_view part) { return part.empty() || part == "." || part == ".."; };
+  std::vector<std::string> parts;
+  for (size_t at = 0; at <= path.size();) {
+    const size_t end = std::min(path.find('/', at), path.size());
+    parts.push_back(path.substr(at, end - at));
+    at = end + 1;
+    if (leaves(parts.back()) || parts.back().find('\0') != std::string::npos)
+      return refuse(ErrorCode::invalid, shown, "a path that may leave the model's folder");
+  }
+  // One step at a time, each from a folder that is open already: nothing can be swapped on the way.
+  Descriptor at(::open(folder.empty() ? "." : folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  for (size_t i = 0; at.number >= 0 && i < parts.size(); ++i) {
+    const bool last = i + 1 == parts.size();
+    at.replace(openat(at.number, parts[i].c_str(),
+                      O_NOFOLLOW | (last ? reading : O_PATH | O_DIRECTORY | O_CLOEXEC)));
+  }
+  return map(at.number, shown, false);
+}
+
+Result<std::shared_ptr<const MappedFile>> MappedFile::map(int file, const std::string &path,
+                                                          bool may_have_links) {
+  if (file < 0)
+    return refuse(ErrorCode::io, path,
+                  errno == ELOOP ? "a symbolic link, which may lead anywhere"
+                                 : std::string("cannot open: ") + std::strerror(errno));
+  struct stat status{};
+  if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
+    return refuse(ErrorCode::io, path, "not a regular file");
+  if (!may_have_links && status.st_nlink > 1)
+    return refuse(ErrorCode::io, path, "a file with several hard links, which may lead anywhere");
+  const auto size = static_cast<size_t>(status.st_size);
   void *address = nullptr;
   if (size > 0) {
     address = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
-    if (address == MAP_FAILED) {
-      int reason = errno;
-      close(file);
-      return refuse(std::string("cannot map: ") + std::strerror(reason));
-    }
+    if (address == MAP_FAILED)
+      return refuse(ErrorCode::io, path, std::string("cannot map: ") + std::strerror(errno));
   }
-  close(file);
   return std::shared_ptr<const MappedFile>(
       new MappedFile({static_cast<const std::byte *>(address), size}));
 }

@@ -13,6 +13,10 @@ class MappedFile {
 public:
   // Errors: io, for what does not exist, cannot be read, or is no regular file.
   static Result<std::shared_ptr<const MappedFile>> open(const std::string &path);
+  // A file that lies in `folder` or below. Errors: invalid for a path that leaves it or is none;
+  // io as above, and for links of any kind, soft or hard, on the way: they may lead anywhere.
+  static Result<std::shared_ptr<const MappedFile>> open_beneath(const std::string &folder,
+                                                                const std::string &path);
   MappedFile(const MappedFile &) = delete;
   MappedFile &operator=(const MappedFile &) = delete;
   ~MappedFile();
@@ -23,6 +27,8 @@ public:
 
 private:
   explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  static Result<std::shared_ptr<const MappedFile>> map(int file, const std::string &path,
+                                                       bool may_have_links);
   std::span<const std::byte> bytes_;
 };
 

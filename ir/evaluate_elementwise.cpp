@@ -136,6 +136,14 @@ double apply(BinaryKind kind, double a, double b) {
 Tensors compute(const Unary &op, const Operands &a) {
   if (op.kind == UnaryKind::identity) return {a.x()};
   Tensor y = a.result();
+  auto integers = [&]<typename T>(T) { // wrap, as hardware does
+    std::ranges::transform(a.x().as<T>(), y.as_mutable<T>().begin(), [&](T v) {
+      const bool turn = op.kind == UnaryKind::neg || v < 0;
+      return turn ? static_cast<T>(-static_cast<std::make_unsigned_t<T>>(v)) : v;
+    });
+  };
+  if (y.dtype() == DType::i64) return integers(int64_t{}), Tensors{y};
+  if (y.dtype() == DType::i32) return integers(int32_t{}), Tensors{y};
   std::ranges::transform(a.x().f32(), y.f32_mutable().begin(),
                          [&](float v) { return static_cast<float>(apply(op, v)); });
   return {y};

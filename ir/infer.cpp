@@ -173,7 +173,9 @@ struct Rule {
     return one(DType::f32, x());
   }
   Result<Types> operator()(const Unary &op) const {
-    if (op.kind != UnaryKind::identity) LATHE_CHECK(check_f32(in));
+    const bool numbers = op.kind == UnaryKind::neg || op.kind == UnaryKind::abs;
+    if (op.kind != UnaryKind::identity && !(numbers && in[0].dtype != DType::boolean))
+      LATHE_CHECK(check_f32(in));
     LATHE_CHECK(check_numbers(op));
     return one(in[0].dtype, x());
   }

@@ -128,7 +128,7 @@ struct MapStep {
 struct MapSpec {
   std::vector<MapStep> steps;
   std::vector<Inner> operands;              // inputs in order, then the output
-  DType from = DType::f32, to = DType::f32; // f32 but for copies, of any type, and casts
+  DType from = DType::f32, to = DType::f32; // f32 or whole numbers; copies and casts: any
   bool operator==(const MapSpec &) const = default;
   static constexpr std::string_view name = "map";
   static constexpr int64_t rank = 6;

@@ -44,15 +44,17 @@ public:
 private:
   // --- Decisions about the whole graph
 
-  // Kernels move any type and compute in f32.
+  // Kernels move any type, do simple arithmetic on whole numbers, and compute in f32.
   Result<void> check_types() {
     std::string problems;
     auto complain = [&](std::string problem) {
       problems += (problems.empty() ? "" : "\n") + problem;
     };
     for (const Node &node : graph_.nodes) {
-      bool moves = is_view(node.op) || std::holds_alternative<Concat>(node.op) ||
-                   std::holds_alternative<Gather>(node.op) || std::holds_alternative<Cast>(node.op);
+      bool moves =
+          is_view(node.op) || std::holds_alternative<Concat>(node.op) ||
+          std::holds_alternative<Gather>(node.op) || std::holds_alternative<Cast>(node.op) ||
+          std::holds_alternative<Unary>(node.op) || std::holds_alternative<Binary>(node.op);
       DType dtype = graph_.type(node.inputs[0]).dtype;
       if (!moves && dtype != DType::f32)
         complain(

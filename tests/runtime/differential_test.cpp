@@ -221,6 +221,12 @@ TEST_CASE("what compares numbers gives exactly what the reference gives, in ever
   add(Unary{UnaryKind::ceil}, {tripled});
   add(Unary{UnaryKind::thresholded_relu, 0.5f}, {x});
   const ValueId whole = add(Cast{DType::i32}, {tripled});
+  const ValueId two = graph.add_constant(
+      "two", computed_constant(Cast{DType::i32}, {splat_constant(2, {1})}).value());
+  for (BinaryKind kind : {BinaryKind::add, BinaryKind::sub, BinaryKind::mul, BinaryKind::div,
+                          BinaryKind::min, BinaryKind::max})
+    add(Binary{kind}, {whole, add(Unary{UnaryKind::abs}, {add(Binary{kind}, {two, whole})})});
+  add(Unary{UnaryKind::neg}, {whole});
   const ValueId set = add(Cast{DType::boolean}, {whole});
   add(Cast{DType::f32}, {set});
   add(Cast{DType::i64}, {set});

@@ -1,0 +1,28 @@
+// Tensors of an ONNX file: typed fields, raw bytes, or bytes of a file beside it. Private to
+// frontend/onnx.
+#pragma once
+
+#include "frontend/mapped_file.h"
+#include "frontend/onnx/proto.h"
+
+namespace lathe::onnx {
+
+// Reads the tensors of one model, whose bytes `owner` keeps alive. External files lie in `folder`:
+// their paths may not leave it, by whatever kind of link, and each is mapped once.
+class TensorReader {
+public:
+  TensorReader(std::shared_ptr<const void> owner, std::string folder)
+      : owner_(std::move(owner)), folder_(std::move(folder)) {}
+  // Errors: invalid where shape and data disagree; unsupported for strings and the like; io.
+  Result<Tensor> read(const TensorProto &tensor);
+
+private:
+  Result<Tensor> read_external(const TensorProto &tensor);
+  Result<Tensor> from_bytes(const TensorProto &tensor, std::shared_ptr<const void> owner,
+                            std::span<const std::byte> bytes);
+  std::shared_ptr<const void> owner_;
+  std::string folder_;
+  std::map<std::string, std::shared_ptr<const MappedFile>> files_;
+};
+
+} // namespace lathe::onnx

@@ -1,0 +1,674 @@
+// ONNX to graph: inputs and weights, then nodes in an order that defines every value before its
+// use. Whatever cannot be read is collected, so that one error tells all of it.
+#include "frontend/onnx/import.h"
+
+#include "frontend/mapped_file.h"
+#include "frontend/onnx.h"
+#include "frontend/onnx/data.h"
+#include "ir/evaluate.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+#include <queue>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace lathe {
+
+struct OnnxModel::File {
+  std::shared_ptr<const void> owner;
+  std::string path;
+  onnx::ModelProto model;
+};
+
+namespace onnx {
+namespace {
+
+constexpr int64_t newest_opset = 26;
+// Constants of the importer's own making, such as shapes; weights are not limited.
+constexpr int64_t most_known_elements = 1 << 22;
+constexpr int64_t most_float_recipe_depth = 64;
+
+ErrorCode worse(ErrorCode a, ErrorCode b) {
+  auto rank = [](ErrorCode code) {
+    return code == ErrorCode::unsupported ? 0 : code == ErrorCode::io ? 1 : 2;
+  };
+  return rank(a) >= rank(b) ? a : b;
+}
+
+} // namespace
+
+class Importer {
+public:
+  Importer(const ModelProto &model, std::shared_ptr<const void> owner, const std::string &path,
+           const OnnxOptions &options, const std::set<std::string, std::less<>> &bound)
+      : model_(model), path_(path), options_(options), bound_(bound),
+        reader_(std::move(owner), std::filesystem::path(path).parent_path().string()) {
+    graph_.name = std::filesystem::path(path).stem().string();
+  }
+
+  Result<Graph> run() {
+    try {
+      check_versions();
+      add_initializers();
+      add_inputs();
+      for (size_t n : order()) add_node(model_.graph.nodes[n]);
+      if (problems_.empty()) add_outputs();
+    } catch (const Failure &failure) {
+      problems_.push_back(failure.error);
+    }
+    if (!problems_.empty()) return fail(all_problems());
+    remove_dead_code(graph_);
+    return std::move(graph_);
+  }
+
+  // Inputs whose values would have let nodes be read that now were not.
+  const std::set<std::string, std::less<>> &needed() const { return needed_; }
+
+private:
+  friend class Call;
+
+  [[noreturn]] void fail_with(ErrorCode code, std::string message, Bytes where,
+                              std::string expected = {}, std::string found = {}) const {
+    throw Failure{Error{.code = code,
+                        .message = std::move(message),
+                        .file = path_,
+                        .node = clean(where),
+                        .expected = std::move(expected),
+                        .found = std::move(found)}};
+  }
+  [[noreturn]] void fail_with(Error error) const {
+    error.file = path_;
+    throw Failure{std::move(error)};
+  }
+  template <typename T> T unwrap(Result<T> result) const {
+    if (!result) fail_with(std::move(result).error());
+    return std::move(*result);
+  }
+
+  // --- The file as a whole
+
+  void check_versions() {
+    if (!model_.has_graph)
+      fail_with(ErrorCode::invalid, "not an ONNX model", "", "a model with a graph", "none");
+    if (model_.ir_version < 1)
+      fail_with(ErrorCode::invalid, "bad IR version of an ONNX model", "", "1 or more",
+                fmt::format("{}", model_.ir_version));
+    auto opset = model_.opsets.find("");
+    if (opset != model_.opsets.end())
+      opset_ = opset->second;
+    else if (model_.ir_version >= 3 && model_.opsets.empty())
+      fail_with(ErrorCode::invalid, "an ONNX model without opset", "", "opset_import");
+    if (opset_ < 1 || opset_ > newest_opset)
+      fail_with(opset_ < 1 ? ErrorCode::invalid : ErrorCode::unsupported,
+                "an opset that Lathe does not know", "", fmt::format("1 to {}", newest_opset),
+                fmt::format("{}", opset_));
+    if (model_.graph.sparse_initializers) fail_with(ErrorCode::unsupported, "sparse weights", "");
+  }
+
+  void define(Bytes name, ValueId id) {
+    if (!values_.emplace(name, id).second)
+      fail_with(ErrorCode::invalid, "a value is defined twice", name);
+  }
+
+  void add_initializers() {
+    for (const TensorProto &t : model_.graph.initializers) {
+      auto tensor = reader_.read(t);
+      if (!tensor) {
+        problems_.push_back(std::move(tensor).error());
+        broken_.insert(t.name);
+        continue;
+      }
+      std::string name = clean(t.name);
+      define(t.name, add_constant(name, weight_constant(name, std::move(*tensor))));
+    }
+  }
+  ConstantRef weight_constant(const std::string &name, Tensor tensor) const {
+    const bool unbind = options_.unbind_weights && tensor.dtype() == DType::f32 &&
+                        !tensor.shape().empty() && tensor.size() > 1;
+    return unbind ? named_constant(name, {DType::f32, tensor.shape()})
+                  : bound_constant(name, std::move(tensor));
+  }
+  ValueId add_constant(std::string name, ConstantRef constant, int64_t depth = 0) {
+    ValueId id = graph_.add_constant(std::move(name), std::move(constant));
+    depth_.resize(graph_.values.size());
+    depth_[id] = depth;
+    return id;
+  }
+
+  void add_inputs() {
+    for (const ValueInfo &input : model_.graph.inputs) {
+      if (values_.contains(input.name) || broken_.contains(input.name)) continue; // has a default
+      try {
+        const std::string name = clean(input.name);
+        auto value = options_.values.find(name);
+        const Tensor *given = value == options_.values.end() ? nullptr : &value->second;
+        const Type type = input_type(input, name, given);
+        if (bound_.contains(name) && given)
+          define(input.name, add_constant(name, literal_constant(*given)));
+        else
+          define(input.name, graph_.add_input(name, type));
+      } catch (const Failure &failure) {
+        problems_.push_back(failure.error);
+        broken_.insert(input.name);
+      }
+    }
+  }
+
+  Type input_type(const ValueInfo &input, const std::string &name, const Tensor *given) const {
+    if (!input.is_tensor)
+      fail_with(ErrorCode::unsupported, "an input that is no tensor", input.name);
+    auto dtype = graph_type(input.data_type);
+    if (!dtype)
+      fail_with(ErrorCode::unsupported, "an input of a type that Lathe does not compute with",
+                input.name, "float, int64, int32 or bool", type_name(input.data_type));
+    auto replaced = options_.shapes.find(name);
+    if (replaced != options_.shapes.end()) return {*dtype, replaced->second};
+    if (given && (!input.has_shape || given->shape().size() == input.shape.size()))
+      return {*dtype, filled_in(input, given)};
+    if (!input.has_shape)
+      fail_with(ErrorCode::invalid, "an input without a shape", input.name,
+                fmt::format("--shape {}=1x3x224x224, say", name));
+    return {*dtype, filled_in(input, nullptr)};
+  }
+  Shape filled_in(const ValueInfo &input, const Tensor *given) const {
+    if (!input.has_shape) return given->shape();
+    Shape shape;
+    for (size_t d = 0; d < input.shape.size(); ++d) {
+      const Dimension &dimension = input.shape[d];
+      if (dimension.value && (*dimension.value != 0 || d > 0)) {
+        shape.push_back(*dimension.value);
+      } else if (given) {
+        shape.push_back(given->shape()[d]);
+      } else if (d == 0) { // a name, nothing, or the 0 that some exporters write for both
+        shape.push_back(options_.batch);
+      } else {
+        fail_with(ErrorCode::invalid, "an input with an unknown dimension", input.name,
+                  fmt::format("--shape {}=1x3x224x224, say", clean(input.name)),
+                  fmt::format("dimension {} is '{}'", d, clean(dimension.name)));
+      }
+    }
+    if (auto count = checked_element_count(shape); !count)
+      fail_with(ErrorCode::invalid, "impossible shape of an input", input.name, "",
+                to_string(shape));
+    return shape;
+  }
+
+  void add_outputs() {
+    std::unordered_set<ValueId> taken;
+    for (const ValueInfo &output : model_.graph.outputs) {
+      auto found = values_.find(output.name);
+      if (found == values_.end())
+        fail_with(ErrorCode::invalid, "an output that no node makes", output.name);
+      ValueId id = found->second;
+      const std::string name = clean(output.name);
+      // An output has a name of its own: another name's value is passed on.
+      const bool own = graph_.values[id].name == name && taken.insert(id).second &&
+                       !std::ranges::count(graph_.inputs, id);
+      if (!own) {
+        id = unwrap(graph_.add_node(unique(name), Unary{UnaryKind::identity}, {id}));
+        graph_.values[id].name = name;
+      }
+      graph_.outputs.push_back(id);
+    }
+    if (graph_.outputs.empty()) fail_with(ErrorCode::invalid, "a model without outputs", "");
+  }
+
+  // --- Nodes
+
+  // Values before their users, otherwise as in the file.
+  std::vector<size_t> order() {
+    const std::vector<NodeProto> &nodes = model_.graph.nodes;
+    std::unordered_map<Bytes, size_t> maker;
+    for (size_t n = 0; n < nodes.size(); ++n)
+      for (Bytes name : nodes[n].outputs) {
+        if (name.empty()) continue;
+        if (!maker.emplace(name, n).second || values_.contains(name))
+          fail_with(ErrorCode::invalid, "a value is defined twice", name);
+      }
+    std::vector<size_t> waits(nodes.size()), result;
+    std::vector<std::vector<size_t>> readers(nodes.size());
+    for (size_t n = 0; n < nodes.size(); ++n)
+      for (Bytes name : nodes[n].inputs) {
+        if (name.empty() || values_.contains(name) || broken_.contains(name)) continue;
+        auto found = maker.find(name);
+        if (found == maker.end())
+          fail_with(ErrorCode::invalid, "a node reads a value that nothing makes", shown(nodes[n]),
+                    "", clean(name));
+        readers[found->second].push_back(n);
+        ++waits[n];
+      }
+    std::priority_queue<size_t, std::vector<size_t>, std::greater<>> ready;
+    for (size_t n = 0; n < nodes.size(); ++n)
+      if (waits[n] == 0) ready.push(n);
+    while (!ready.empty()) {
+      const size_t n = ready.top();
+      ready.pop();
+      result.push_back(n);
+      for (size_t reader : readers[n])
+        if (--waits[reader] == 0) ready.push(reader);
+    }
+    if (result.size() < nodes.size()) {
+      auto stuck = std::ranges::find_if(waits, [](size_t count) { return count > 0; });
+      fail_with(ErrorCode::invalid, "the graph has a cycle",
+                shown(nodes[size_t(stuck - waits.begin())]));
+    }
+    return result;
+  }
+
+  static Bytes shown(const NodeProto &node) {
+    if (!node.name.empty() || node.outputs.empty()) return node.name;
+    return node.outputs[0];
+  }
+
+  void add_node(const NodeProto &node) {
+    bool readable = true;
+    for (Bytes name : node.inputs) readable = readable && !broken_.contains(name);
+    try {
+      const bool own = node.domain.empty() || node.domain == "ai.onnx";
+      Handler handler = own ? find_handler(node.op_type) : nullptr;
+      if (!handler)
+        throw Failure{
+            Error{.code = ErrorCode::unsupported,
+                  .message = own ? "an op that Lathe does not know"
+                                 : fmt::format("an op of the domain '{}'", clean(node.domain))}};
+      if (!readable) return break_outputs(node); // what is behind a problem is no problem by itself
+      Call call(*this, node, opset_, unique(clean(shown(node))));
+      emitted_ = graph_.nodes.size();
+      finish(node, handler(call), call);
+    } catch (const Failure &failure) {
+      Error error = failure.error;
+      error.node = clean(shown(node));
+      error.op = fmt::format("{} (opset {})", clean(node.op_type), opset_);
+      problems_.push_back(std::move(error));
+      break_outputs(node);
+    }
+  }
+  void break_outputs(const NodeProto &node) {
+    for (Bytes name : node.outputs) broken_.insert(name);
+  }
+
+  // Names the results as the file does, and the last node after its layer.
+  void finish(const NodeProto &node, Values results, Call &call) {
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      if (node.outputs[i].empty()) continue;
+      if (i >= results.size() || results[i] == no_value)
+        call.unsupported(fmt::format("output {} of this op", i));
+      ValueId id = results[i];
+      auto fresh = [&](const Node &made) { return std::ranges::count(made.outputs, id) > 0; };
+      auto made = std::find_if(graph_.nodes.begin() + int64_t(emitted_), graph_.nodes.end(), fresh);
+      if (made != graph_.nodes.end() && named_.insert(id).second) {
+        graph_.values[id].name = clean(node.outputs[i]);
+      } else if (graph_.constant(id)) {
+        id = add_constant(clean(node.outputs[i]), graph_.constant(id), depth_[id]);
+      } else { // the same value under a second name
+        id = unwrap(
+            graph_.add_node(unique(clean(node.outputs[i])), Unary{UnaryKind::identity}, {id}));
+        graph_.values[id].name = clean(node.outputs[i]);
+        named_.insert(id);
+      }
+      define(node.outputs[i], id);
+    }
+  }
+
+  std::string unique(const std::string &name) {
+    size_t &count = names_[name];
+    std::string result = count == 0 ? name : fmt::format("{}#{}", name, count);
+    ++count;
+    if (result != name && names_.contains(result)) return unique(result);
+    names_.emplace(result, 1);
+    return result;
+  }
+
+  // --- Constants
+
+  Values fold(const Op &op, const Values &inputs) {
+    std::vector<ConstantRef> operands;
+    int64_t depth = 0, elements = 0;
+    for (ValueId id : inputs) {
+      operands.push_back(graph_.constant(id));
+      depth = std::max(depth, depth_[id] + 1);
+      elements += element_count(graph_.shape(id));
+    }
+    auto one = [&](Op part) {
+      ConstantRef recipe = unwrap(computed_constant(std::move(part), operands));
+      // Shapes and indices are wanted soon; weights late, once, and maybe never.
+      const bool whole = recipe->type.dtype != DType::f32;
+      const int64_t size = std::max(elements, element_count(recipe->type.shape));
+      if (whole && size > most_known_elements)
+        fail_with(ErrorCode::limit, "too large a constant to compute while reading", "",
+                  fmt::format("at most {} elements", most_known_elements), fmt::format("{}", size));
+      if (whole || (depth > most_float_recipe_depth && size <= most_known_elements)) {
+        recipe = literal_constant(unwrap(materialise(recipe)));
+        depth = 0;
+      }
+      return add_constant(names_of_constants(), recipe, depth);
+    };
+    auto *split = std::get_if<Split>(&op);
+    if (!split) return {one(op)};
+    Values parts;
+    int64_t begin = 0;
+    for (int64_t size : split->sizes) {
+      parts.push_back(one(Slice{{split->axis}, {begin}, {begin + size}, {1}}));
+      begin += size;
+    }
+    return parts;
+  }
+  std::string names_of_constants() { return fmt::format("constant:{}", constants_++); }
+
+  // A constant's bytes; for what is none, notes which inputs would have to be known.
+  Tensor known(ValueId id) {
+    if (const ConstantRef &constant = graph_.constant(id)) {
+      if (element_count(constant->type.shape) > most_known_elements)
+        fail_with(ErrorCode::limit, "too large a tensor to decide shapes", "",
+                  fmt::format("at most {} elements", most_known_elements),
+                  to_string(constant->type.shape));
+      return unwrap(materialise(constant));
+    }
+    std::vector<bool> wanted(graph_.values.size());
+    wanted[id] = true;
+    for (size_t n = graph_.nodes.size(); n-- > 0;) {
+      const Node &node = graph_.nodes[n];
+      if (std::ranges::none_of(node.outputs, [&](ValueId out) { return wanted[out]; })) continue;
+      for (ValueId in : node.inputs) wanted[in] = true;
+    }
+    std::string from;
+    for (ValueId input : graph_.inputs)
+      if (wanted[input]) {
+        needed_.insert(graph_.values[input].name);
+        from += fmt::format("{}'{}'", from.empty() ? "" : ", ", graph_.values[input].name);
+      }
+    throw Failure{Error{.code = ErrorCode::unsupported,
+                        .message = "a shape or parameter that is only known at run time",
+                        .expected = "a constant, or the values of the inputs it depends on",
+                        .found = from.empty() ? "" : fmt::format("it depends on input {}", from)}};
+  }
+
+  Error all_problems() {
+    if (problems_.size() == 1) {
+      problems_[0].file = path_;
+      return problems_[0];
+    }
+    Error all{.code = problems_[0].code,
+              .message = fmt::format("{} things are in the way of this model", problems_.size()),
+              .file = path_};
+    constexpr size_t most_shown = 100;
+    for (size_t i = 0; i < problems_.size(); ++i) {
+      all.code = worse(all.code, problems_[i].code);
+      problems_[i].file.clear();
+      if (i < most_shown)
+        all.detail += fmt::format("{}  {}", i == 0 ? "" : "\n", to_string(problems_[i]));
+    }
+    if (problems_.size() > most_shown)
+      all.detail += fmt::format("\n  and {} more", problems_.size() - most_shown);
+    return all;
+  }
+
+  const ModelProto &model_;
+  const std::string &path_;
+  const OnnxOptions &options_;
+  const std::set<std::string, std::less<>> &bound_;
+  TensorReader reader_;
+  int64_t opset_ = 1;
+  Graph graph_;
+  std::unordered_map<Bytes, ValueId> values_; // by the file's names
+  std::unordered_set<Bytes> broken_;          // values that a problem stands before
+  std::unordered_map<std::string, size_t> names_;
+  std::unordered_set<ValueId> named_;
+  std::vector<int64_t> depth_; // of recipes, by ValueId
+  std::vector<Error> problems_;
+  std::set<std::string, std::less<>> needed_;
+  size_t emitted_ = 0;   // nodes before the present call's
+  size_t constants_ = 0; // without names of their own
+};
+
+// --- Call: what handlers use
+
+ValueId Call::input(size_t i) const {
+  if (!has(i)) invalid(fmt::format("input {} is missing", i));
+  return importer_.values_.at(node_.inputs[i]);
+}
+Values Call::inputs() const {
+  Values all;
+  for (size_t i = 0; i < input_count(); ++i) all.push_back(input(i));
+  return all;
+}
+const Type &Call::type(ValueId id) const { return importer_.graph_.type(id); }
+bool Call::is_constant(ValueId id) const { return importer_.graph_.constant(id) != nullptr; }
+Tensor Call::known(size_t i) const { return importer_.known(input(i)); }
+
+std::vector<int64_t> Call::known_integers(size_t i) const {
+  const Tensor t = known(i);
+  if (t.shape().size() > 1)
+    invalid(fmt::format("input {} has the wrong rank", i), "0 or 1 dimensions");
+  if (t.dtype() == DType::i64) return {t.as<int64_t>().begin(), t.as<int64_t>().end()};
+  if (t.dtype() == DType::i32) return {t.as<int32_t>().begin(), t.as<int32_t>().end()};
+  invalid(fmt::format("input {} has the wrong element type", i), "int64 or int32",
+          std::string(to_string(t.dtype())));
+}
+std::vector<float> Call::known_numbers(size_t i) const {
+  const Tensor t = known(i);
+  if (t.dtype() != DType::f32)
+    invalid(fmt::format("input {} has the wrong element type", i), "float",
+            std::string(to_string(t.dtype())));
+  return {t.f32().begin(), t.f32().end()};
+}
+float Call::known_number(size_t i) const {
+  std::vector<float> all = known_numbers(i);
+  if (all.size() != 1)
+    invalid(fmt::format("input {} is no scalar", i), "one element",
+            fmt::format("{} elements", all.size()));
+  return all[0];
+}
+std::optional<float> Call::uniform(ValueId id) const {
+  const ConstantRef &constant = importer_.graph_.constant(id);
+  if (!constant || constant->type.dtype != DType::f32) return std::nullopt;
+  if (constant->splat) return constant->splat;
+  if (element_count(constant->type.shape) != 1) return std::nullopt;
+  auto tensor = materialise(constant);
+  if (!tensor) return std::nullopt;
+  return tensor->f32()[0];
+}
+
+const AttributeProto *Call::find(Bytes name, int32_t type) const {
+  for (const AttributeProto &a : node_.attributes) {
+    if (a.name != name) continue;
+    if (!a.reference.empty()) invalid(fmt::format("attribute {} refers to a function's", name));
+    if (type != AttributeProto::undefined && a.type != type)
+      invalid(fmt::format("attribute {} has the wrong type", name),
+              fmt::format("attribute type {}", type), fmt::format("{}", a.type));
+    return &a;
+  }
+  return nullptr;
+}
+int64_t Call::integer(Bytes name, int64_t otherwise) const {
+  const AttributeProto *a = find(name, AttributeProto::i_);
+  return a ? a->i : otherwise;
+}
+float Call::number(Bytes name, float otherwise) const {
+  const AttributeProto *a = find(name, AttributeProto::f_);
+  return a ? a->f : otherwise;
+}
+Bytes Call::text(Bytes name, Bytes otherwise) const {
+  const AttributeProto *a = find(name, AttributeProto::s_);
+  return a ? a->s : otherwise;
+}
+std::vector<int64_t> Call::integers(Bytes name) const {
+  const AttributeProto *a = find(name, AttributeProto::ints_);
+  return a ? a->ints : std::vector<int64_t>();
+}
+std::vector<float> Call::numbers(Bytes name) const {
+  const AttributeProto *a = find(name, AttributeProto::floats_);
+  return a ? a->floats : std::vector<float>();
+}
+Tensor Call::tensor(Bytes name) const {
+  const AttributeProto *a = find(name, AttributeProto::t_);
+  if (!a || !a->t) invalid(fmt::format("attribute {} is missing", name));
+  return importer_.unwrap(importer_.reader_.read(*a->t));
+}
+std::vector<int64_t> Call::spatial(Bytes name, size_t count, int64_t otherwise) const {
+  std::vector<int64_t> values = integers(name);
+  if (values.empty()) values.assign(count, otherwise);
+  if (values.size() != count)
+    invalid(fmt::format("attribute {} has the wrong length", name), fmt::format("{}", count),
+            fmt::format("{}", values.size()));
+  return values;
+}
+
+Values Call::add_all(Op op, Values inputs) {
+  Importer &in = importer_;
+  if (std::ranges::all_of(inputs, [&](ValueId id) { return is_constant(id); }))
+    return in.fold(op, inputs);
+  const bool first = in.graph_.nodes.size() == in.emitted_;
+  std::string name = first ? name_ : in.unique(name_);
+  ValueId id = in.unwrap(in.graph_.add_node(std::move(name), std::move(op), std::move(inputs)));
+  Values results(in.graph_.nodes.back().outputs.size());
+  for (ValueId &result : results) result = id++;
+  in.depth_.resize(in.graph_.values.size());
+  return results;
+}
+ValueId Call::scalar(float value) { return filled(value, {}); }
+ValueId Call::constant(Tensor tensor) {
+  return importer_.add_constant(importer_.names_of_constants(),
+                                literal_constant(std::move(tensor)));
+}
+ValueId Call::filled(float value, Shape shape) {
+  importer_.unwrap(checked_element_count(shape));
+  return importer_.add_constant(importer_.names_of_constants(),
+                                splat_constant(value, std::move(shape)));
+}
+ValueId Call::weight(ConstantRef constant) {
+  return importer_.add_constant(name_, std::move(constant));
+}
+bool Call::unbinds_weights() const { return importer_.options_.unbind_weights; }
+
+ValueId Call::reshape(ValueId x, const Shape &target) {
+  const Shape &from = shape(x);
+  if (from == target) return x;
+  Reshape op{target};
+  // Leading dimensions that stay say so: then a reshape means the same for every batch.
+  for (size_t d = 0; d < op.shape.size() && d < from.size() && op.shape[d] == from[d]; ++d)
+    op.shape[d] = 0;
+  return add(op, {x});
+}
+ValueId Call::transpose(ValueId x, std::vector<int64_t> perm) {
+  return std::ranges::is_sorted(perm) ? x : add(Transpose{std::move(perm)}, {x});
+}
+ValueId Call::slice(ValueId x, int64_t axis, int64_t begin, int64_t end, int64_t step) {
+  return add(Slice{{axis}, {begin}, {end}, {step}}, {x});
+}
+ValueId Call::pad_or_crop(ValueId x, size_t axis, int64_t before, int64_t after) {
+  const int64_t extent = shape(x)[axis];
+  if (before < 0 || after < 0)
+    x = slice(x, int64_t(axis), std::max<int64_t>(0, -before),
+              std::max<int64_t>(0, extent + std::min<int64_t>(0, after)));
+  if (before <= 0 && after <= 0) return x;
+  Pad pad{std::vector<int64_t>(shape(x).size()), std::vector<int64_t>(shape(x).size())};
+  pad.before[axis] = std::max<int64_t>(0, before);
+  pad.after[axis] = std::max<int64_t>(0, after);
+  return add(pad, {x});
+}
+ValueId Call::along_channels(ValueId vector, int64_t rank) {
+  Shape target{element_count(shape(vector))};
+  target.resize(size_t(std::max<int64_t>(1, rank - 1)), 1);
+  return reshape(vector, target);
+}
+ValueId Call::cast(ValueId x, DType to) { return type(x).dtype == to ? x : add(Cast{to}, {x}); }
+
+int64_t Call::axis(int64_t value, int64_t rank) const {
+  if (value < -rank || value >= rank)
+    invalid("axis out of range", fmt::format("{} to {}", -rank, rank - 1),
+            fmt::format("{}", value));
+  return value < 0 ? value + rank : value;
+}
+std::vector<int64_t> Call::axes(std::vector<int64_t> values, int64_t rank) const {
+  for (int64_t &value : values) value = axis(value, rank);
+  std::vector<int64_t> sorted = values;
+  std::ranges::sort(sorted);
+  if (std::ranges::adjacent_find(sorted) != sorted.end()) invalid("an axis stands twice");
+  return values;
+}
+
+void Call::invalid(std::string message, std::string expected, std::string found) const {
+  throw Failure{Error{.code = ErrorCode::invalid,
+                      .message = std::move(message),
+                      .expected = std::move(expected),
+                      .found = std::move(found)}};
+}
+void Call::unsupported(std::string message, std::string expected, std::string found) const {
+  throw Failure{Error{.code = ErrorCode::unsupported,
+                      .message = std::move(message),
+                      .expected = std::move(expected),
+                      .found = std::move(found)}};
+}
+
+Handler find_handler(Bytes op_type) {
+  static const auto table = [] {
+    std::unordered_map<Bytes, Handler> handlers;
+    for (auto part : {elementwise_handlers(), move_handlers(), window_handlers(), matrix_handlers(),
+                      reduce_handlers(), resize_handlers()})
+      for (const HandlerEntry &entry : part) handlers.emplace(entry.op, entry.handler);
+    return handlers;
+  }();
+  auto found = table.find(op_type);
+  return found == table.end() ? nullptr : found->second;
+}
+
+} // namespace onnx
+
+// --- The public face
+
+Result<OnnxModel> OnnxModel::open(const std::string &path) {
+  LATHE_TRY(auto file, MappedFile::open(path));
+  return parse(file->bytes(), file, path);
+}
+
+Result<OnnxModel> OnnxModel::parse(std::span<const std::byte> bytes,
+                                   std::shared_ptr<const void> owner, const std::string &path) {
+  auto model = onnx::read_model({reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  if (!model) {
+    model.error().file = path;
+    return std::unexpected(std::move(model).error());
+  }
+  OnnxModel result;
+  std::unordered_set<std::string_view> defaults;
+  for (const onnx::TensorProto &t : model->graph.initializers) defaults.insert(t.name);
+  for (const onnx::ValueInfo &input : model->graph.inputs)
+    if (!defaults.contains(input.name)) result.inputs_.push_back(onnx::clean(input.name));
+  for (const onnx::ValueInfo &output : model->graph.outputs)
+    result.outputs_.push_back(onnx::clean(output.name));
+  result.file_ = std::make_shared<File>(File{std::move(owner), path, std::move(*model)});
+  return result;
+}
+
+std::vector<std::string> OnnxModel::ops() const {
+  std::set<std::string> names;
+  for (const onnx::NodeProto &node : file_->model.graph.nodes)
+    names.insert(onnx::clean(node.domain.empty()
+                                 ? std::string(node.op_type)
+                                 : fmt::format("{}.{}", node.domain, node.op_type)));
+  return {names.begin(), names.end()};
+}
+
+Result<Graph> OnnxModel::graph(const OnnxOptions &options) const {
+  if (options.batch < 1 || options.batch > (1 << 20))
+    return fail(Error{.code = ErrorCode::usage,
+                      .message = "bad number of images",
+                      .expected = "1 to 1048576",
+                      .found = fmt::format("{}", options.batch)});
+  // Inputs become constants only where the file needs their values; each round finds more of them.
+  std::set<std::string, std::less<>> bound;
+  while (true) {
+    onnx::Importer importer(file_->model, file_->owner, file_->path, options, bound);
+    auto graph = importer.run();
+    const size_t before = bound.size();
+    if (!graph)
+      for (const std::string &name : importer.needed())
+        if (options.values.contains(name)) bound.insert(name);
+    if (graph || bound.size() == before) return graph;
+  }
+}
+
+} // namespace lathe

@@ -1,0 +1,115 @@
+// One node of an ONNX file on its way into a graph: what handlers of ops see. Private to
+// frontend/onnx.
+#pragma once
+
+#include "frontend/onnx/proto.h"
+#include "ir/graph.h"
+
+#include <span>
+
+namespace lathe::onnx {
+
+using Values = std::vector<ValueId>;
+
+// Thrown within the importer; one is caught per node, so that all of a model's problems are found.
+struct Failure {
+  Error error;
+};
+
+class Importer;
+
+// Accessors throw Failure where the file does not hold what they promise.
+class Call {
+public:
+  Call(Importer &importer, const NodeProto &node, int64_t opset, std::string name)
+      : opset(opset), importer_(importer), node_(node), name_(std::move(name)) {}
+
+  const int64_t opset;
+  Bytes op() const { return node_.op_type; }
+  const std::string &name() const { return name_; } // of the layer
+
+  // --- Inputs and outputs
+  size_t input_count() const { return node_.inputs.size(); }
+  size_t output_count() const { return node_.outputs.size(); }
+  bool has(size_t i) const { return i < node_.inputs.size() && !node_.inputs[i].empty(); }
+  bool wants(size_t i) const { return i < node_.outputs.size() && !node_.outputs[i].empty(); }
+  ValueId input(size_t i) const;
+  Values inputs() const; // all of them
+  const Type &type(ValueId id) const;
+  const Shape &shape(ValueId id) const { return type(id).shape; }
+  int64_t rank(ValueId id) const { return static_cast<int64_t>(shape(id).size()); }
+  bool is_constant(ValueId id) const;
+  // Inputs that decide shapes or parameters: their values must be known before the run.
+  Tensor known(size_t i) const;
+  std::vector<int64_t> known_integers(size_t i) const;
+  std::vector<float> known_numbers(size_t i) const;
+  float known_number(size_t i) const; // a scalar
+  // The number that every element of a constant is, if there is one.
+  std::optional<float> uniform(ValueId id) const;
+
+  // --- Attributes
+  bool has_attribute(Bytes name) const { return find(name, AttributeProto::undefined); }
+  int64_t integer(Bytes name, int64_t otherwise) const;
+  bool flag(Bytes name, bool otherwise = false) const { return integer(name, otherwise) != 0; }
+  float number(Bytes name, float otherwise) const;
+  Bytes text(Bytes name, Bytes otherwise) const;
+  std::vector<int64_t> integers(Bytes name) const; // empty if it is not there
+  std::vector<float> numbers(Bytes name) const;
+  Tensor tensor(Bytes name) const;
+  // One integer per spatial dimension, all `otherwise` if there are none.
+  std::vector<int64_t> spatial(Bytes name, size_t count, int64_t otherwise) const;
+
+  // --- Nodes and constants of the graph; what only depends on constants becomes one.
+  ValueId add(Op op, Values inputs) { return add_all(std::move(op), std::move(inputs))[0]; }
+  Values add_all(Op op, Values inputs);
+  ValueId scalar(float value);
+  ValueId constant(Tensor tensor);
+  ValueId filled(float value, Shape shape); // a constant, all elements equal
+  ValueId weight(ConstantRef constant);     // a constant that may stand for a weight of the file
+  ValueId unary(UnaryKind kind, ValueId x, float alpha = 0, float beta = 0) {
+    return add(Unary{kind, alpha, beta}, {x});
+  }
+  ValueId binary(BinaryKind kind, ValueId a, ValueId b) { return add(Binary{kind}, {a, b}); }
+  ValueId reshape(ValueId x, const Shape &shape);
+  ValueId transpose(ValueId x, std::vector<int64_t> perm);
+  ValueId slice(ValueId x, int64_t axis, int64_t begin, int64_t end, int64_t step = 1);
+  // Zeros before and after, or fewer elements where negative.
+  ValueId pad_or_crop(ValueId x, size_t axis, int64_t before, int64_t after);
+  // A vector of channels so that it broadcasts over a value of this rank: C,1,1,...
+  ValueId along_channels(ValueId vector, int64_t rank);
+  ValueId cast(ValueId x, DType to);
+
+  // --- Axes
+  int64_t axis(int64_t value, int64_t rank) const; // counted from the front; throws if outside
+  std::vector<int64_t> axes(std::vector<int64_t> values, int64_t rank) const; // distinct
+
+  [[noreturn]] void invalid(std::string message, std::string expected = {},
+                            std::string found = {}) const;
+  [[noreturn]] void unsupported(std::string message, std::string expected = {},
+                                std::string found = {}) const;
+  bool unbinds_weights() const;
+
+private:
+  const AttributeProto *find(Bytes name, int32_t type) const;
+  Importer &importer_;
+  const NodeProto &node_;
+  std::string name_;
+};
+
+using Handler = Values (*)(Call &);
+// Null for an op that Lathe does not know.
+Handler find_handler(Bytes op_type);
+
+// The handlers, by what they do: one table per file.
+struct HandlerEntry {
+  Bytes op;
+  Handler handler;
+};
+std::span<const HandlerEntry> elementwise_handlers(); // ops_elementwise.cpp
+std::span<const HandlerEntry> move_handlers();        // ops_move.cpp
+std::span<const HandlerEntry> window_handlers();      // ops_window.cpp
+std::span<const HandlerEntry> matrix_handlers();      // ops_matrix.cpp
+std::span<const HandlerEntry> reduce_handlers();      // ops_reduce.cpp
+std::span<const HandlerEntry> resize_handlers();      // ops_resize.cpp
+
+} // namespace lathe::onnx

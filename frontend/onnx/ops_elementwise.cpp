@@ -1,0 +1,191 @@
+// Activations and arithmetic of one element at a time.
+#include "frontend/onnx/import.h"
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+namespace lathe::onnx {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+template <UnaryKind kind> Values plain(Call &c) { return {c.unary(kind, c.input(0))}; }
+
+// One parameter, alpha, with its default.
+template <UnaryKind kind, int hundredths> Values with_alpha(Call &c) {
+  return {c.unary(kind, c.input(0), c.number("alpha", hundredths / 100.0f))};
+}
+
+Values selu(Call &c) {
+  const bool exact = c.opset >= 6;
+  const float alpha = c.number("alpha", exact ? 1.67326319217681884765625f : 1.6732f);
+  const float gamma = c.number("gamma", exact ? 1.05070102214813232421875f : 1.0507f);
+  return {c.binary(BinaryKind::mul, c.unary(UnaryKind::elu, c.input(0), alpha), c.scalar(gamma))};
+}
+// max(0, x) + min(0, alpha * (exp(x / alpha) - 1)) = alpha * elu(x / alpha)
+Values celu(Call &c) {
+  const float alpha = c.number("alpha", 1);
+  ValueId scaled = c.binary(BinaryKind::mul, c.input(0), c.scalar(1 / alpha));
+  return {c.binary(BinaryKind::mul, c.unary(UnaryKind::elu, scaled, 1), c.scalar(alpha))};
+}
+Values hard_sigmoid(Call &c) {
+  return {c.unary(UnaryKind::hard_sigmoid, c.input(0), c.number("alpha", 0.2f),
+                  c.number("beta", 0.5f))};
+}
+Values softsign(Call &c) {
+  const ValueId x = c.input(0);
+  ValueId below = c.binary(BinaryKind::add, c.unary(UnaryKind::abs, x), c.scalar(1));
+  return {c.binary(BinaryKind::div, x, below)};
+}
+Values mish(Call &c) {
+  const ValueId x = c.input(0);
+  ValueId gate = c.unary(UnaryKind::tanh, c.unary(UnaryKind::softplus, x));
+  return {c.binary(BinaryKind::mul, x, gate)};
+}
+// x * Phi(x) by erf, or by the tanh that Hendrycks and Gimpel 2016, section 2, give for it.
+Values gelu(Call &c) {
+  const ValueId x = c.input(0);
+  const Bytes kind = c.text("approximate", "none");
+  if (kind != "none" && kind != "tanh") c.invalid("bad approximation", "none or tanh", clean(kind));
+  auto times = [&](ValueId a, float b) { return c.binary(BinaryKind::mul, a, c.scalar(b)); };
+  auto plus = [&](ValueId a, ValueId b) { return c.binary(BinaryKind::add, a, b); };
+  ValueId curve;
+  if (kind == "none") {
+    curve = c.unary(UnaryKind::erf, times(x, float(1 / std::numbers::sqrt2)));
+  } else {
+    ValueId cube = c.binary(BinaryKind::mul, c.binary(BinaryKind::mul, x, x), x);
+    const auto factor = float(std::sqrt(2 / std::numbers::pi));
+    curve = c.unary(UnaryKind::tanh, times(plus(x, times(cube, 0.044715f)), factor));
+  }
+  return {c.binary(BinaryKind::mul, times(x, 0.5f), plus(curve, c.scalar(1)))};
+}
+Values reciprocal(Call &c) { return {c.binary(BinaryKind::div, c.scalar(1), c.input(0))}; }
+
+Values clip(Call &c) {
+  ValueId x = c.input(0);
+  if (c.opset < 11)
+    return {c.unary(UnaryKind::clip, x, c.number("min", -infinity), c.number("max", infinity))};
+  // Bounds that are known become part of the op.
+  std::optional<float> low, high;
+  if (c.has(1)) low = c.uniform(c.input(1));
+  if (c.has(2)) high = c.uniform(c.input(2));
+  if (low || high)
+    x = c.unary(UnaryKind::clip, x, low.value_or(-infinity), high.value_or(infinity));
+  if (c.has(1) && !low) x = c.binary(BinaryKind::max, x, c.input(1));
+  if (c.has(2) && !high) x = c.binary(BinaryKind::min, x, c.input(2));
+  if (!c.has(1) && !c.has(2)) x = c.unary(UnaryKind::identity, x);
+  return {x};
+}
+
+// Before opset 7 the second operand broadcasts only if asked, from `axis` on or at the end.
+ValueId second_operand(Call &c) {
+  const ValueId a = c.input(0), b = c.input(1);
+  if (c.opset >= 7 || !c.flag("broadcast")) return b;
+  const int64_t axis =
+      c.has_attribute("axis") ? c.axis(c.integer("axis", 0), c.rank(a)) : c.rank(a) - c.rank(b);
+  const int64_t behind = c.rank(a) - axis - c.rank(b);
+  if (behind < 0) c.invalid("operand does not fit behind the axis");
+  Shape shape = c.shape(b);
+  shape.insert(shape.end(), size_t(behind), 1);
+  return c.reshape(b, shape);
+}
+template <BinaryKind kind> Values arithmetic(Call &c) {
+  return {c.binary(kind, c.input(0), second_operand(c))};
+}
+
+Values pow(Call &c) {
+  const ValueId x = c.input(0), y = second_operand(c);
+  auto square = [&] { return c.binary(BinaryKind::mul, x, x); };
+  if (c.type(x).dtype != DType::f32) c.unsupported("powers of integers");
+  if (auto exponent = c.uniform(y); exponent && c.rank(y) <= c.rank(x)) {
+    if (*exponent == 1) return {c.unary(UnaryKind::identity, x)};
+    if (*exponent == 2) return {square()};
+    if (*exponent == 3) return {c.binary(BinaryKind::mul, square(), x)};
+    if (*exponent == 0.5f) return {c.unary(UnaryKind::sqrt, x)};
+  }
+  return {c.binary(BinaryKind::pow, x, c.cast(y, DType::f32))};
+}
+
+Values prelu(Call &c) {
+  const ValueId x = c.input(0);
+  ValueId slope = c.input(1);
+  // Before opset 7 a vector of slopes belongs to the channels.
+  if (c.opset < 7 && c.rank(slope) == 1 && c.shape(slope)[0] > 1 && c.rank(x) > 2)
+    slope = c.along_channels(slope, c.rank(x));
+  return {c.binary(BinaryKind::prelu, x, slope)};
+}
+
+template <BinaryKind kind, bool mean = false> Values of_all(Call &c) {
+  const Values all = c.inputs();
+  if (all.empty()) c.invalid("an op without inputs");
+  ValueId result = all[0];
+  for (size_t i = 1; i < all.size(); ++i) result = c.binary(kind, result, all[i]);
+  if (all.size() == 1) result = c.unary(UnaryKind::identity, result);
+  if (mean && all.size() > 1)
+    result = c.binary(BinaryKind::mul, result, c.scalar(1 / float(all.size())));
+  return {result};
+}
+
+Values cast(Call &c) {
+  static constexpr std::pair<Bytes, int32_t> names[] = {
+      {"FLOAT", FLOAT}, {"INT64", INT64}, {"INT32", INT32}, {"BOOL", BOOL}};
+  int64_t to = 0;
+  if (c.opset < 6) {
+    for (auto [name, type] : names)
+      if (c.text("to", "") == name) to = type;
+  } else {
+    to = c.integer("to", 0);
+  }
+  auto dtype = to > 0 && to < 100 ? graph_type(int32_t(to)) : std::nullopt;
+  if (!dtype)
+    c.unsupported("a cast to a type that Lathe does not compute with", "float, int64, int32, bool",
+                  c.opset < 6 ? clean(c.text("to", "")) : type_name(int32_t(to % 1000)));
+  return {c.add(Cast{*dtype}, {c.input(0)})};
+}
+
+} // namespace
+
+std::span<const HandlerEntry> elementwise_handlers() {
+  static constexpr HandlerEntry table[] = {
+      {"Abs", plain<UnaryKind::abs>},
+      {"Add", arithmetic<BinaryKind::add>},
+      {"Cast", cast},
+      {"Ceil", plain<UnaryKind::ceil>},
+      {"Celu", celu},
+      {"Clip", clip},
+      {"Div", arithmetic<BinaryKind::div>},
+      {"Elu", with_alpha<UnaryKind::elu, 100>},
+      {"Erf", plain<UnaryKind::erf>},
+      {"Exp", plain<UnaryKind::exp>},
+      {"Floor", plain<UnaryKind::floor>},
+      {"Gelu", gelu},
+      {"HardSigmoid", hard_sigmoid},
+      {"HardSwish", plain<UnaryKind::hard_swish>},
+      {"Identity", plain<UnaryKind::identity>},
+      {"LeakyRelu", with_alpha<UnaryKind::leaky_relu, 1>},
+      {"Log", plain<UnaryKind::log>},
+      {"Max", of_all<BinaryKind::max>},
+      {"Mean", of_all<BinaryKind::add, true>},
+      {"Min", of_all<BinaryKind::min>},
+      {"Mish", mish},
+      {"Mul", arithmetic<BinaryKind::mul>},
+      {"Neg", plain<UnaryKind::neg>},
+      {"PRelu", prelu},
+      {"Pow", pow},
+      {"Reciprocal", reciprocal},
+      {"Relu", plain<UnaryKind::relu>},
+      {"Selu", selu},
+      {"Sigmoid", plain<UnaryKind::sigmoid>},
+      {"Softplus", plain<UnaryKind::softplus>},
+      {"Softsign", softsign},
+      {"Sqrt", plain<UnaryKind::sqrt>},
+      {"Sub", arithmetic<BinaryKind::sub>},
+      {"Sum", of_all<BinaryKind::add>},
+      {"Tanh", plain<UnaryKind::tanh>},
+      {"ThresholdedRelu", with_alpha<UnaryKind::thresholded_relu, 100>},
+  };
+  return table;
+}
+
+} // namespace lathe::onnx

@@ -1,0 +1,81 @@
+// Reductions over axes, and the places of extremes.
+#include "frontend/onnx/import.h"
+
+#include <numeric>
+
+namespace lathe::onnx {
+namespace {
+
+// The op of these axes and dimensions; axes are an input from opset `since` on.
+Reduce reduction(Call &c, ReduceKind kind, int64_t since = 18) {
+  const int64_t rank = c.rank(c.input(0));
+  std::vector<int64_t> axes;
+  if (c.opset >= since) {
+    if (c.has(1)) axes = c.known_integers(1);
+  } else {
+    axes = c.integers("axes");
+  }
+  if (axes.empty() && !c.flag("noop_with_empty_axes")) {
+    axes.resize(size_t(rank));
+    std::iota(axes.begin(), axes.end(), int64_t{0});
+  }
+  return Reduce{kind, c.axes(axes, rank), c.flag("keepdims", true)};
+}
+
+template <ReduceKind kind, int64_t since = 18> Values reduce(Call &c) {
+  return {c.add(reduction(c, kind, since), {c.input(0)})};
+}
+ValueId square(Call &c) { return c.binary(BinaryKind::mul, c.input(0), c.input(0)); }
+
+Values reduce_l1(Call &c) {
+  return {c.add(reduction(c, ReduceKind::sum), {c.unary(UnaryKind::abs, c.input(0))})};
+}
+Values reduce_l2(Call &c) {
+  return {c.unary(UnaryKind::sqrt, c.add(reduction(c, ReduceKind::sum), {square(c)}))};
+}
+Values reduce_sum_square(Call &c) { return {c.add(reduction(c, ReduceKind::sum), {square(c)})}; }
+Values reduce_log_sum(Call &c) {
+  return {c.unary(UnaryKind::log, c.add(reduction(c, ReduceKind::sum), {c.input(0)}))};
+}
+// With the largest element taken out, so that no exponential overflows.
+Values reduce_log_sum_exp(Call &c) {
+  const ValueId x = c.input(0);
+  Reduce most = reduction(c, ReduceKind::max), sum = most;
+  sum.kind = ReduceKind::sum;
+  bool empty = false;
+  for (int64_t axis : most.axes) empty = empty || c.shape(x)[size_t(axis)] == 0;
+  if (empty) return {c.unary(UnaryKind::log, c.add(sum, {x}))};
+  const ValueId result = c.add(most, {x});
+  most.keep_dims = true;
+  const ValueId shifted = c.binary(BinaryKind::sub, x, c.add(most, {x}));
+  const ValueId rest = c.unary(UnaryKind::log, c.add(sum, {c.unary(UnaryKind::exp, shifted)}));
+  return {c.binary(BinaryKind::add, rest, result)};
+}
+
+template <ArgKind kind> Values arg(Call &c) {
+  const ArgReduce op{kind, c.integer("axis", 0), c.flag("keepdims", true),
+                     c.flag("select_last_index")};
+  return {c.add(op, {c.input(0)})};
+}
+
+} // namespace
+
+std::span<const HandlerEntry> reduce_handlers() {
+  static constexpr HandlerEntry table[] = {
+      {"ArgMax", arg<ArgKind::max>},
+      {"ArgMin", arg<ArgKind::min>},
+      {"ReduceL1", reduce_l1},
+      {"ReduceL2", reduce_l2},
+      {"ReduceLogSum", reduce_log_sum},
+      {"ReduceLogSumExp", reduce_log_sum_exp},
+      {"ReduceMax", reduce<ReduceKind::max>},
+      {"ReduceMean", reduce<ReduceKind::mean>},
+      {"ReduceMin", reduce<ReduceKind::min>},
+      {"ReduceProd", reduce<ReduceKind::prod>},
+      {"ReduceSum", reduce<ReduceKind::sum, 13>},
+      {"ReduceSumSquare", reduce_sum_square},
+  };
+  return table;
+}
+
+} // namespace lathe::onnx

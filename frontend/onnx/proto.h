@@ -1,0 +1,109 @@
+// The messages of an ONNX file that Lathe reads, as structs whose strings and bytes point into the
+// file. Field numbers are those of onnx.proto (package libonnx-dev, IR version 8; newer versions
+// only add fields). Private to frontend/onnx.
+#pragma once
+
+#include "ir/tensor.h"
+
+#include <map>
+#include <string_view>
+
+namespace lathe::onnx {
+
+using Bytes = std::string_view; // into the file
+
+// TensorProto.DataType
+enum DataType : int32_t {
+  FLOAT = 1,
+  UINT8 = 2,
+  INT8 = 3,
+  UINT16 = 4,
+  INT16 = 5,
+  INT32 = 6,
+  INT64 = 7,
+  STRING = 8,
+  BOOL = 9,
+  FLOAT16 = 10,
+  DOUBLE = 11,
+  UINT32 = 12,
+  UINT64 = 13,
+  BFLOAT16 = 16,
+};
+std::string type_name(int32_t data_type); // "float", "int64", ...
+// The type that a tensor of `data_type` has in a graph; none for those that no graph of ours holds.
+std::optional<DType> graph_type(int32_t data_type);
+
+int32_t data_type(DType dtype);
+
+struct TensorProto {
+  Bytes name;
+  std::vector<int64_t> dims;
+  int32_t data_type = 0;
+  std::optional<Bytes> raw_data;
+  std::vector<float> float_data;   // the typed fields, unpacked
+  std::vector<int64_t> int64_data; // int32_data as well
+  std::vector<double> double_data;
+  bool external = false;
+  std::vector<std::pair<Bytes, Bytes>> external_data; // keys and values
+};
+
+struct AttributeProto {
+  // AttributeProto.AttributeType
+  enum Type : int32_t { undefined, f_, i_, s_, t_, g_, floats_, ints_, strings_ };
+  Bytes name, reference; // `reference`: to an attribute of a function
+  int32_t type = undefined;
+  float f = 0;
+  int64_t i = 0;
+  Bytes s;
+  std::optional<TensorProto> t;
+  std::vector<float> floats;
+  std::vector<int64_t> ints;
+  std::vector<Bytes> strings;
+};
+
+struct NodeProto {
+  Bytes name, op_type, domain;
+  std::vector<Bytes> inputs, outputs;
+  std::vector<AttributeProto> attributes;
+};
+
+// A dimension: a number, a name, or (neither) unknown.
+struct Dimension {
+  std::optional<int64_t> value;
+  Bytes name;
+};
+struct ValueInfo {
+  Bytes name;
+  bool is_tensor = false, has_shape = false;
+  int32_t data_type = 0;
+  std::vector<Dimension> shape;
+};
+
+struct GraphProto {
+  Bytes name;
+  std::vector<NodeProto> nodes;
+  std::vector<TensorProto> initializers;
+  std::vector<ValueInfo> inputs, outputs;
+  bool sparse_initializers = false;
+};
+
+struct ModelProto {
+  int64_t ir_version = 0;
+  Bytes producer;
+  std::map<std::string, int64_t, std::less<>> opsets; // by domain; "" is ONNX's own
+  GraphProto graph;
+  bool has_graph = false, functions = false;
+};
+
+// Errors: invalid, for what is no well-formed message; limit, beyond 200,000 nodes, tensors or
+// values, whose structs would need many times the file's size.
+Result<ModelProto> read_model(Bytes file);
+Result<TensorProto> read_tensor(Bytes file);
+
+// A TensorProto with raw data.
+std::string encode(std::string_view name, const Tensor &tensor);
+
+// Text from a file, fit for messages and names: control characters and broken UTF-8 replaced.
+std::string clean(Bytes text);
+
+} // namespace lathe::onnx
