@@ -49,13 +49,18 @@ Json measure(const BenchOptions &o, const std::string &model, const Executable &
             {"pack", t.pack}}},
           {"first_run_ms", first_ms},
           {"cache_hit", false},
-          {"arena_bytes", plan.arena_bytes.at(batch)},
-          {"arena_lower_bound_bytes", plan.arena_lower_bound_bytes.at(batch)},
+          {"arena_bytes", plan.arena_bytes.at(images_of(plan, batch))},
+          {"arena_lower_bound_bytes", plan.arena_lower_bound_bytes.at(images_of(plan, batch))},
           {"weight_bytes", plan.weight_bytes()},
           {"peak_rss_bytes", peak_resident_bytes()},
           {"cpu", plan.target.cpu},
           {"isa", plan.target.name},
           {"version", LATHE_VERSION}};
+}
+
+double milliseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 Result<void> bench(BenchOptions &o) {
@@ -69,27 +74,31 @@ Result<void> bench(BenchOptions &o) {
              "median ms", "min ms", "p99 ms", "GFLOP/s", "% peak", "compile ms");
   for (const std::string &model : o.models) {
     o.model = model;
-    auto start = std::chrono::steady_clock::now();
-    LATHE_TRY(Graph graph, load_with_weights(o));
-    double parse_ms =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-    double multiplies = double(summarise(graph).multiplies);
-    LATHE_TRY(auto executable, compile(std::move(graph), o));
-    const CompileTimes &t = executable->times();
-    for (int64_t batch : o.batches)
+    std::shared_ptr<const Executable> executable;
+    double parse_ms = 0, multiplies = 0;
+    for (int64_t batch : o.batches) {
+      // A plan for one image serves any number; others are made for one number of them.
+      if (!executable || !executable->plan().batched) {
+        o.batch = batch;
+        auto start = std::chrono::steady_clock::now();
+        LATHE_TRY(Graph graph, load_with_weights(o));
+        parse_ms = milliseconds_since(start);
+        multiplies = double(summarise(graph).multiplies);
+        LATHE_TRY(executable, compile(std::move(graph), o));
+      }
+      const Plan &plan = executable->plan();
+      const int64_t images = images_of(plan, batch);
       for (int threads : o.thread_counts) {
-        LATHE_TRY(auto request, Request::create(executable, batch, make_pool(threads)));
-        for (size_t i = 0; i < executable->plan().inputs.size(); ++i) {
-          LATHE_CHECK(request->set_input(i, random_input(executable->plan(), i, batch, o.seed)));
-        }
+        LATHE_TRY(auto request, Request::create(executable, images, make_pool(threads)));
+        for (size_t i = 0; i < plan.inputs.size(); ++i)
+          LATHE_CHECK(request->set_input(i, random_input(plan, i, images, o.seed)));
         auto first = std::chrono::steady_clock::now();
         request->run();
-        double first_ms =
-            std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - first)
-                .count();
+        double first_ms = milliseconds_since(first);
         double peak = measure_peak_gflops(options.target);
         Json row = measure(o, model, *executable, parse_ms, multiplies, peak, batch, threads,
                            *request, first_ms);
+        const CompileTimes &t = executable->times();
         fmt::print("{:<24}{:>6}{:>8}{:>11.3f}{:>11.3f}{:>11.3f}{:>10.1f}{:>8.1f}{:>12.1f}\n", model,
                    batch, threads, row["median_ms"].get<double>(), row["min_ms"].get<double>(),
                    row["p99_ms"].get<double>(), row["gflops"].get<double>(),
@@ -98,6 +107,7 @@ Result<void> bench(BenchOptions &o) {
         std::fflush(stdout);
         rows.push_back(std::move(row));
       }
+    }
   }
   if (o.json.empty()) return {};
   std::string text = rows.dump(2) + "\n";

@@ -10,10 +10,14 @@
 namespace lathe::cli {
 
 void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
-  auto *model = verb.add_option("MODEL", o.model, "a .net file, or the name of a bundled network");
+  auto *model =
+      verb.add_option("MODEL", o.model, "a .net or .onnx file, or the name of a bundled network");
   if (needs_model) model->required();
   verb.add_option("-w,--weights", o.weights,
                   "safetensors file; without it: bundled trained weights, or seeded random ones");
+  verb.add_flag("--random-weights", o.random_weights, "also where the model's file has weights");
+  verb.add_option("--shape", o.shapes,
+                  "NAME=1x3x224x224: of an ONNX model's input, where its file leaves it open");
   verb.add_option("--seed", o.seed, "of random weights and inputs")->capture_default_str();
   verb.add_option("--set", o.settings, "NAME=NUMBER: a parameter of the network, e.g. classes=10");
   verb.add_option("--target-cpu", o.target_cpu, "native, avx512, avx2, plain (or x86-64-v4, ...)")
@@ -32,6 +36,7 @@ static int run(int argc, char **argv) {
       "  lathe run my.net -w my.safetensors -i x.npy -o y.npy\n"
       "  lathe bench resnet50 --threads 1,2     how fast it is\n"
       "  lathe verify resnet50                  against the slow reference\n"
+      "  lathe check my.onnx                    everything that stands in its way\n"
       "  lathe dump lenet5 --emit asm           look inside\n"
       "\n"
       "Exit codes: 0 ok, 1 mismatch, 2 usage, 3 invalid model or input, 4 unsupported,\n"
@@ -44,6 +49,7 @@ static int run(int argc, char **argv) {
   add_inspect(app, action);
   add_dump(app, action);
   add_verify(app, action);
+  add_check(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -1,15 +1,69 @@
 #include "cli/model.h"
 
+#include "frontend/npy.h"
 #include "frontend/safetensors.h"
 #include "frontend/weights.h"
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <fmt/format.h>
 
 namespace lathe::cli {
 
+namespace {
+
+bool is_onnx(const ModelOptions &options) {
+  return std::filesystem::path(options.model).extension() == ".onnx";
+}
+
+// "NAME=1x3x224x224"
+Result<std::pair<std::string, Shape>> parse_shape(const std::string &argument) {
+  const size_t equals = argument.rfind('=');
+  Shape shape;
+  bool good = equals != std::string::npos && equals > 0;
+  for (size_t at = equals + 1; good && at <= argument.size();) {
+    const size_t end = std::min(argument.find('x', at), argument.size());
+    int64_t value = 0;
+    auto [stop, status] = std::from_chars(argument.data() + at, argument.data() + end, value);
+    good = status == std::errc{} && stop == argument.data() + end && value >= 0;
+    shape.push_back(value);
+    at = end + 1;
+  }
+  if (good) return std::pair(argument.substr(0, equals), shape);
+  return fail(Error{.code = ErrorCode::usage,
+                    .message = "bad shape",
+                    .expected = "NAME=1x3x224x224",
+                    .found = argument});
+}
+
+Result<OnnxOptions> onnx_options(const ModelOptions &options) {
+  OnnxOptions onnx;
+  onnx.batch = options.batch;
+  onnx.values = options.values;
+  onnx.unbind_weights = options.random_weights || !options.weights.empty();
+  for (const std::string &argument : options.shapes) {
+    LATHE_TRY(auto shape, parse_shape(argument));
+    onnx.shapes[shape.first] = shape.second;
+  }
+  return onnx;
+}
+
+} // namespace
+
+Result<std::vector<std::string>> input_names(const ModelOptions &options) {
+  if (is_onnx(options)) {
+    LATHE_TRY(OnnxModel model, OnnxModel::open(options.model));
+    return model.inputs();
+  }
+  LATHE_TRY(Graph graph, load(options));
+  std::vector<std::string> names;
+  for (ValueId id : graph.inputs) names.push_back(graph.values[id].name);
+  return names;
+}
+
 Result<Graph> load(const ModelOptions &options) {
+  LATHE_TRY(OnnxOptions onnx, onnx_options(options));
   NetOptions net;
   for (const std::string &setting : options.settings) {
     size_t equals = setting.find('=');
@@ -27,7 +81,7 @@ Result<Graph> load(const ModelOptions &options) {
                         .found = setting});
     net.parameters[setting.substr(0, equals)] = value;
   }
-  return load_model(options.model, net);
+  return load_model(options.model, net, onnx);
 }
 
 Result<Graph> load_with_weights(const ModelOptions &options) {
@@ -47,6 +101,11 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
     LATHE_TRY(WeightsFile file, WeightsFile::open(options.weights));
     LATHE_CHECK(bind(file));
     say("weights: {}\n", options.weights);
+  } else if (options.random_weights) {
+    LATHE_CHECK(randomise_weights(graph, options.seed));
+    say("weights: random, seed {}\n", options.seed);
+  } else if (is_onnx(options)) {
+    say("weights: the model's own\n");
   } else if (auto bytes = bundled_weights(name); !bytes.empty() && options.settings.empty()) {
     LATHE_TRY(WeightsFile file, WeightsFile::parse(bytes, nullptr, name + ".safetensors"));
     LATHE_CHECK(bind(file));
@@ -90,6 +149,44 @@ void print_reports(const std::vector<PassReport> &reports) {
 std::shared_ptr<ThreadPool> make_pool(int threads) {
   if (threads <= 0) threads = usable_cpus();
   return threads > 1 ? std::make_shared<ThreadPool>(threads) : nullptr;
+}
+
+Result<std::vector<Binding>> bind_names(const std::vector<std::string> &arguments,
+                                        const std::vector<std::string> &names,
+                                        std::string_view what) {
+  std::vector<Binding> bindings;
+  std::vector<bool> taken(names.size());
+  for (const std::string &argument : arguments) {
+    size_t equals = argument.find('=');
+    auto found = std::ranges::find(names, argument.substr(0, equals));
+    bool named = equals != std::string::npos && found != names.end();
+    size_t index = named ? size_t(found - names.begin())
+                         : size_t(std::ranges::find(taken, false) - taken.begin());
+    if (index >= names.size() || taken[index])
+      return fail(Error{.code = ErrorCode::usage,
+                        .message = fmt::format("no {} is left for '{}'", what, argument),
+                        .expected = fmt::format("{} of {}", names.size(), fmt::join(names, ", "))});
+    taken[index] = true;
+    bindings.push_back({named ? argument.substr(equals + 1) : argument, index});
+  }
+  return bindings;
+}
+
+int64_t images_of(const Plan &plan, int64_t images) { return plan.batched ? images : 1; }
+
+bool is_tensor_file(const std::string &path) {
+  const auto extension = std::filesystem::path(path).extension();
+  return extension == ".npy" || extension == ".pb";
+}
+Result<Tensor> read_tensor_file(const std::string &path) {
+  if (std::filesystem::path(path).extension() == ".pb") return read_tensor_proto(path);
+  return read_npy(path);
+}
+Result<void> write_tensor_file(const std::string &path, const std::string &name,
+                               const Tensor &tensor) {
+  if (std::filesystem::path(path).extension() == ".pb")
+    return write_tensor_proto(path, name, tensor);
+  return write_npy(path, tensor);
 }
 
 Tensor random_input(const Plan &plan, size_t input, int64_t images, uint64_t seed) {

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <fmt/format.h>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,12 @@ template <typename... T> void note(fmt::format_string<T...> format, T &&...value
 
 struct ModelOptions {
   std::string model;
-  std::string weights;               // a safetensors file, or empty
-  uint64_t seed = 0;                 // of random weights and inputs
-  std::vector<std::string> settings; // "width=8": parameters of the network
+  std::string weights;                  // a safetensors file, or empty
+  bool random_weights = false;          // also where the model's file has some
+  uint64_t seed = 0;                    // of random weights and inputs
+  std::vector<std::string> settings;    // "width=8": parameters of the network
+  std::vector<std::string> shapes;      // "x=1x3x224x224": of an ONNX model's inputs
+  std::map<std::string, Tensor> values; // of inputs; what decides shapes must be known beforehand
   std::string target_cpu = "native";
   std::vector<std::string> disabled_passes;
   int threads = 0; // 0: as many as this process may use
@@ -32,14 +36,35 @@ struct ModelOptions {
 
 // The graph as written, weights unbound.
 Result<Graph> load(const ModelOptions &options);
-// With weights: those of the file, else trained ones that come with a bundled network, else seeded
-// random ones; says on stderr which.
+// The names of a model's inputs, as its file lists them.
+Result<std::vector<std::string>> input_names(const ModelOptions &options);
+// With weights: those of the -w file, of the model's own file, else trained ones that come with a
+// bundled network, else seeded random ones; says on stderr which.
 Result<Graph> load_with_weights(const ModelOptions &options);
 Result<CompileOptions> compile_options(const ModelOptions &options);
 // Compiles as the options say; with `verbose`, says on stderr what each step cost.
 Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options);
 void print_reports(const std::vector<PassReport> &reports); // to stderr
 std::shared_ptr<ThreadPool> make_pool(int threads);         // null for one thread
+
+// What a request on this plan is made for, when so many images are asked for: a plan of fixed
+// shapes has them all in its shapes.
+int64_t images_of(const Plan &plan, int64_t images);
+
+// A tensor in a .npy or ONNX .pb file.
+bool is_tensor_file(const std::string &path);
+Result<Tensor> read_tensor_file(const std::string &path);
+Result<void> write_tensor_file(const std::string &path, const std::string &name,
+                               const Tensor &tensor);
+
+// "[NAME=]FILE" arguments to the model's inputs or outputs: by name, or in order.
+struct Binding {
+  std::string file;
+  size_t index;
+};
+Result<std::vector<Binding>> bind_names(const std::vector<std::string> &arguments,
+                                        const std::vector<std::string> &names,
+                                        std::string_view what);
 
 // 1 x ... random numbers around 0 with deviation 1, `images` of them.
 Tensor random_input(const Plan &plan, size_t input, int64_t images, uint64_t seed);

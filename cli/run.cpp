@@ -1,7 +1,7 @@
 // lathe run: pictures or tensors in, top classes or tensors out.
 #include "cli/verbs.h"
+#include "frontend/elements.h"
 #include "frontend/mapped_file.h"
-#include "frontend/npy.h"
 #include "frontend/preprocess.h"
 
 #include <algorithm>
@@ -20,32 +20,6 @@ struct RunOptions : ModelOptions {
   size_t top = 5;
 };
 
-struct Binding {
-  std::string file;
-  size_t index;
-};
-// "[NAME=]FILE" to the model's inputs or outputs: by name, or in order.
-Result<std::vector<Binding>> bind_names(const std::vector<std::string> &arguments,
-                                        const std::vector<std::string> &names,
-                                        std::string_view what) {
-  std::vector<Binding> bindings;
-  std::vector<bool> taken(names.size());
-  for (const std::string &argument : arguments) {
-    size_t equals = argument.find('=');
-    auto found = std::ranges::find(names, argument.substr(0, equals));
-    bool named = equals != std::string::npos && found != names.end();
-    size_t index = named ? size_t(found - names.begin())
-                         : size_t(std::ranges::find(taken, false) - taken.begin());
-    if (index >= names.size() || taken[index])
-      return fail(Error{.code = ErrorCode::usage,
-                        .message = fmt::format("no {} is left for '{}'", what, argument),
-                        .expected = fmt::format("{} of {}", names.size(), fmt::join(names, ", "))});
-    taken[index] = true;
-    bindings.push_back({named ? argument.substr(equals + 1) : argument, index});
-  }
-  return bindings;
-}
-
 Result<Preset> choose_preset(const RunOptions &o) {
   if (!o.preset.empty()) {
     if (auto preset = find_preset(o.preset)) return *preset;
@@ -60,23 +34,22 @@ Result<Preset> choose_preset(const RunOptions &o) {
   return preset;
 }
 
-Result<Tensor> read_input(const RunOptions &o, const std::string &file, const Type &type,
-                          const std::string &name) {
-  std::string extension = std::filesystem::path(file).extension().string();
-  if (extension == ".npy") {
-    LATHE_TRY(Tensor tensor, read_npy(file));
-    Shape expected = type.shape;
-    if (!expected.empty() && !tensor.shape().empty()) expected[0] = tensor.shape()[0];
-    if (tensor.shape() != expected || tensor.dtype() != type.dtype)
-      return fail(Error{
-          .code = ErrorCode::invalid,
-          .message = "the tensor does not fit the input",
-          .file = file,
-          .node = name,
-          .expected = fmt::format("{} {}", to_string(type.dtype), to_string(type.shape)),
-          .found = fmt::format("{} {}", to_string(tensor.dtype()), to_string(tensor.shape()))});
-    return tensor;
-  }
+// A tensor of the input's type, of any number of images.
+Result<void> check_tensor(const Tensor &tensor, const Type &type, const std::string &name) {
+  Shape expected = type.shape;
+  if (!expected.empty() && !tensor.shape().empty() && expected[0] == 1)
+    expected[0] = tensor.shape()[0];
+  if (tensor.shape() == expected && tensor.dtype() == type.dtype) return {};
+  return fail(
+      Error{.code = ErrorCode::invalid,
+            .message = "the tensor does not fit the input",
+            .node = name,
+            .expected = fmt::format("{} {}", to_string(type.dtype), to_string(type.shape)),
+            .found = fmt::format("{} {}", to_string(tensor.dtype()), to_string(tensor.shape()))});
+}
+
+Result<Tensor> read_picture(const RunOptions &o, const std::string &file, const Type &type,
+                            const std::string &name) {
   if (type.shape.size() != 4)
     return fail(Error{.code = ErrorCode::invalid,
                       .message = "a picture does not fit the input",
@@ -109,6 +82,15 @@ Result<std::vector<std::string>> read_labels(const std::string &path, int64_t cl
   return labels;
 }
 
+// What is no list of scores: type, shape and the first elements.
+void print_tensor(const std::string &name, const Tensor &tensor) {
+  fmt::print("{}: {} {}", name, to_string(tensor.dtype()), to_string(tensor.shape()));
+  const Tensor numbers = to_f32(tensor);
+  const auto shown = size_t(std::min<int64_t>(numbers.size(), 10));
+  for (float x : numbers.f32().first(shown)) fmt::print(" {:g}", x);
+  fmt::print("{}\n", int64_t(shown) < numbers.size() ? " ..." : "");
+}
+
 Result<void> print_top(const Tensor &scores, const RunOptions &o) {
   const int64_t images = scores.shape()[0], classes = scores.size() / images;
   LATHE_TRY(auto labels, read_labels(o.labels, classes));
@@ -128,41 +110,60 @@ Result<void> print_top(const Tensor &scores, const RunOptions &o) {
   return {};
 }
 
-Result<void> run(const RunOptions &o) {
+Result<void> run(RunOptions o) {
+  LATHE_TRY(std::vector<std::string> names, input_names(o));
+  LATHE_TRY(auto given, bind_names(o.inputs, names, "input"));
+  for (const Binding &binding : given)
+    if (is_tensor_file(binding.file)) {
+      LATHE_TRY(o.values[names[binding.index]], read_tensor_file(binding.file));
+    }
   LATHE_TRY(Graph graph, load_with_weights(o));
-  std::vector<std::string> input_names, output_names;
-  for (ValueId id : graph.inputs) input_names.push_back(graph.values[id].name);
+  std::vector<std::string> output_names;
   for (ValueId id : graph.outputs) output_names.push_back(graph.values[id].name);
-  LATHE_TRY(auto inputs, bind_names(o.inputs, input_names, "input"));
   LATHE_TRY(auto outputs, bind_names(o.outputs, output_names, "output"));
 
-  std::vector<Tensor> tensors(graph.inputs.size());
   int64_t images = o.batch;
-  for (const Binding &binding : inputs) {
-    LATHE_TRY(tensors[binding.index],
-              read_input(o, binding.file, graph.type(graph.inputs[binding.index]),
-                         input_names[binding.index]));
-    images = tensors[binding.index].shape().empty() ? 1 : tensors[binding.index].shape()[0];
+  std::vector<Tensor> tensors(graph.inputs.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const std::string &name = graph.values[graph.inputs[i]].name;
+    const Type &type = graph.type(graph.inputs[i]);
+    auto known = o.values.find(name);
+    auto picture =
+        std::ranges::find_if(given, [&](const Binding &b) { return names[b.index] == name; });
+    if (known != o.values.end()) {
+      tensors[i] = known->second;
+      LATHE_CHECK(check_tensor(tensors[i], type, name));
+    } else if (picture != given.end()) {
+      LATHE_TRY(tensors[i], read_picture(o, picture->file, type, name));
+    }
+    if (tensors[i].defined()) images = tensors[i].shape().empty() ? 1 : tensors[i].shape()[0];
   }
   LATHE_TRY(auto executable, compile(std::move(graph), o));
+  images = images_of(executable->plan(), images);
   LATHE_TRY(auto request, Request::create(executable, images, make_pool(o.threads)));
   for (size_t i = 0; i < tensors.size(); ++i) {
+    const std::string &name = executable->plan().input_names[i];
     if (!tensors[i].defined()) {
-      note("input {}: random, seed {}\n", input_names[i], o.seed);
+      note("input {}: random, seed {}\n", name, o.seed);
       tensors[i] = random_input(executable->plan(), i, images, o.seed);
     }
-    if (tensors[i].bytes() != request->input(i).bytes())
+    if (tensors[i].shape() != request->input(i).shape())
       return fail(Error{.code = ErrorCode::invalid,
                         .message = "inputs disagree about the number of images",
-                        .node = input_names[i],
+                        .node = name,
                         .expected = to_string(request->input(i).shape()),
                         .found = to_string(tensors[i].shape())});
     LATHE_CHECK(request->set_input(i, tensors[i]));
   }
   request->run();
-  for (const Binding &binding : outputs)
-    LATHE_CHECK(write_npy(binding.file, request->output(binding.index)));
-  if (outputs.empty()) return print_top(request->output(0), o);
+  for (const Binding &b : outputs)
+    LATHE_CHECK(write_tensor_file(b.file, output_names[b.index], request->output(b.index)));
+  if (!outputs.empty()) return {};
+  const Tensor &first = request->output(0);
+  if (first.dtype() == DType::f32 && !first.shape().empty() && first.size() > 0)
+    return print_top(first, o);
+  for (size_t j = 0; j < output_names.size(); ++j)
+    print_tensor(output_names[j], request->output(j));
   return {};
 }
 
@@ -173,9 +174,9 @@ void add_run(CLI::App &app, Action &action) {
   auto o = std::make_shared<RunOptions>();
   add_model_options(*verb, *o);
   verb->add_option("-i,--input", o->inputs,
-                   "[NAME=]FILE: .npy, .png, .jpg, .ppm; without it: random");
+                   "[NAME=]FILE: .npy, ONNX .pb, .png, .jpg, .ppm; without it: random");
   verb->add_option("-o,--output", o->outputs,
-                   "[NAME=]FILE.npy; without it the top classes are printed");
+                   "[NAME=]FILE, .npy or ONNX .pb; without it the top classes are printed");
   verb->add_option("--preset", o->preset,
                    "how pictures are prepared: torchvision, caffe-bgr, fashion-mnist, raw");
   verb->add_option("--labels", o->labels, "a file with one class name per line");

@@ -54,24 +54,29 @@ Result<Graph> load_bundled(std::string_view name, const NetOptions &options) {
   return parse_net(*text, file, with_includes);
 }
 
-Result<Graph> load_model(const std::string &model, const NetOptions &options) {
+Result<Graph> load_model(const std::string &model, const NetOptions &net, const OnnxOptions &onnx) {
   std::error_code ignored;
   std::string extension = std::filesystem::path(model).extension().string();
-  if (extension != ".net" && !std::filesystem::exists(model, ignored)) {
+  if (extension != ".net" && extension != ".onnx" && !std::filesystem::exists(model, ignored)) {
     std::vector<std::string> names = bundled_models();
-    if (std::ranges::count(names, model)) return load_bundled(model, options);
+    if (std::ranges::count(names, model)) return load_bundled(model, net);
     std::string near = nearest(model, names);
     return fail(Error{.code = ErrorCode::io,
                       .message = "no such file, and no bundled network of this name",
                       .file = model,
-                      .expected = near.empty() ? "a .net file, or a name that `lathe inspect` lists"
-                                               : fmt::format("perhaps '{}'", near)});
+                      .expected = near.empty()
+                                      ? "a .net or .onnx file, or a name that `lathe inspect` lists"
+                                      : fmt::format("perhaps '{}'", near)});
   }
-  if (extension == ".net") return load_net(model, options);
+  if (extension == ".net") return load_net(model, net);
+  if (extension == ".onnx") {
+    LATHE_TRY(OnnxModel file, OnnxModel::open(model));
+    return file.graph(onnx);
+  }
   return fail(Error{.code = ErrorCode::unsupported,
                     .message = "Lathe does not read models in this format",
                     .file = model,
-                    .expected = "a .net file",
+                    .expected = "a .net or .onnx file",
                     .found = extension.empty() ? "a file without an extension" : extension});
 }
 

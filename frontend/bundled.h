@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/net.h"
+#include "frontend/onnx.h"
 
 #include <cstddef>
 #include <span>
@@ -19,8 +20,10 @@ std::span<const std::byte> bundled_weights(std::string_view model);
 // Errors: usage for an unknown name, with the nearest one; else those of parse_net.
 Result<Graph> load_bundled(std::string_view name, const NetOptions &options = {});
 
-// A model as people name it: a file, or a bundled network. Errors: io for what is neither, with a
-// suggestion; unsupported for formats that Lathe does not read; else those of the format.
-Result<Graph> load_model(const std::string &model, const NetOptions &options = {});
+// A model as people name it: a file, or a bundled network; the options are those of its format.
+// Errors: io for what is neither, with a suggestion; unsupported for formats that Lathe does not
+// read; else those of the format.
+Result<Graph> load_model(const std::string &model, const NetOptions &net = {},
+                         const OnnxOptions &onnx = {});
 
 } // namespace lathe
