@@ -1,5 +1,6 @@
 // lathe inspect and lathe dump: what a model is, and what becomes of it.
 #include "cli/verbs.h"
+#include "frontend/weights.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -135,7 +136,8 @@ Result<void> list_bundled() {
 
 Result<void> inspect(const InspectOptions &o) {
   if (o.model.empty()) return list_bundled();
-  LATHE_TRY(Graph graph, load(o));
+  // A file for other programs is of use with its weights.
+  LATHE_TRY(Graph graph, o.format == "onnx" ? load_with_weights(o) : load(o));
   if (!o.after.empty()) {
     PipelineOptions passes;
     passes.disabled = o.disabled_passes;
@@ -148,6 +150,11 @@ Result<void> inspect(const InspectOptions &o) {
     return {};
   }
   if (o.format == "json") return inspect_json(graph, o);
+  if (o.format == "onnx") {
+    LATHE_TRY(std::string bytes, write_onnx(graph));
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout); // main asks whether all arrived
+    return {};
+  }
   if (o.format == "dot") {
     fmt::print("{}", dot(graph));
     return {};
@@ -161,6 +168,12 @@ struct DumpOptions : ModelOptions {
 
 Result<void> dump(const DumpOptions &o) {
   LATHE_TRY(Graph graph, load(o));
+  if (o.emit == "weights") {
+    LATHE_TRY(graph, load_with_weights(o));
+    const std::string bytes = encode_safetensors(named_weights(graph));
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout); // main asks whether all arrived
+    return {};
+  }
   PipelineOptions passes;
   passes.disabled = o.disabled_passes;
   if (o.emit == "graph") {
@@ -200,8 +213,8 @@ void add_inspect(CLI::App &app, Action &action) {
       "inspect", "layers, shapes and counts; without a model: the bundled networks");
   auto o = std::make_shared<InspectOptions>();
   add_model_options(*verb, *o, false);
-  verb->add_option("--format", o->format, "text, json or dot")
-      ->check(CLI::IsMember({"text", "json", "dot"}))
+  verb->add_option("--format", o->format, "text, json, dot or onnx")
+      ->check(CLI::IsMember({"text", "json", "dot", "onnx"}))
       ->capture_default_str();
   verb->add_option("--after", o->after, "show the graph as this pass leaves it");
   verb->add_flag("--memory-plan", o->memory_plan, "where every value lies");
@@ -209,12 +222,13 @@ void add_inspect(CLI::App &app, Action &action) {
 }
 
 void add_dump(CLI::App &app, Action &action) {
-  auto *verb = app.add_subcommand("dump", "print the graph, the plan, LLVM IR or assembly");
+  auto *verb =
+      app.add_subcommand("dump", "print the graph, the plan, LLVM IR, assembly or the weights");
   auto o = std::make_shared<DumpOptions>();
   add_model_options(*verb, *o);
   verb->add_option("--after", o->after, "a pass, or all");
-  verb->add_option("--emit", o->emit, "graph, plan, llvm or asm")
-      ->check(CLI::IsMember({"graph", "plan", "llvm", "asm"}))
+  verb->add_option("--emit", o->emit, "graph, plan, llvm, asm, or weights (a safetensors file)")
+      ->check(CLI::IsMember({"graph", "plan", "llvm", "asm", "weights"}))
       ->capture_default_str();
   verb->callback([o, &action] { action = [o] { return dump(*o); }; });
 }

@@ -10,16 +10,22 @@ bool unbound(const Constant &constant) {
   return !constant.name.empty() && !constant.op && !constant.splat && !constant.data.defined();
 }
 
-void for_each_unbound(const ConstantRef &root, const std::function<void(const Constant &)> &visit) {
+void for_each_part(const ConstantRef &root, const std::function<void(const Constant &)> &visit) {
   std::unordered_set<const Constant *> seen{root.get()};
   std::vector<const Constant *> stack{root.get()};
   while (!stack.empty()) {
     const Constant &constant = *stack.back();
     stack.pop_back();
-    if (unbound(constant)) visit(constant);
+    visit(constant);
     for (const ConstantRef &input : constant.inputs)
       if (seen.insert(input.get()).second) stack.push_back(input.get());
   }
+}
+
+void for_each_unbound(const ConstantRef &root, const std::function<void(const Constant &)> &visit) {
+  for_each_part(root, [&](const Constant &part) {
+    if (unbound(part)) visit(part);
+  });
 }
 
 ConstantRef with_data(const ConstantRef &root,

@@ -10,6 +10,8 @@ namespace lathe {
 // Named, but without data yet.
 bool unbound(const Constant &constant);
 
+// Calls `visit` once for every constant below `root`, itself included.
+void for_each_part(const ConstantRef &root, const std::function<void(const Constant &)> &visit);
 // Calls `visit` once for every unbound constant below `root`, itself included.
 void for_each_unbound(const ConstantRef &root, const std::function<void(const Constant &)> &visit);
 

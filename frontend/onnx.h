@@ -51,7 +51,7 @@ Result<Tensor> read_tensor_proto(const std::string &path);
 Result<void> write_tensor_proto(const std::string &path, const std::string &name,
                                 const Tensor &tensor);
 
-// Writes a graph, at any stage of the passes, as ONNX of opset 13: ops that ONNX has as such, fused
+// Writes a graph, at any stage of the passes, as ONNX of opset 16: ops that ONNX has as such, fused
 // ones in the domain "lathe" with what they were made of as their documentation. Weights are
 // written with it; those without data as inputs.
 Result<std::string> write_onnx(const Graph &graph);

@@ -3,6 +3,8 @@
 #include "frontend/output_file.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstring>
 #include <fmt/format.h>
 #include <limits>
@@ -259,8 +261,7 @@ Result<Tensor> WeightsFile::tensor(const std::string &name) const {
   return load_elements(*type->stored, entry.shape, owner_, entry.bytes.data());
 }
 
-Result<void> write_safetensors(const std::string &path,
-                               const std::map<std::string, Tensor> &tensors) {
+std::string encode_safetensors(const std::map<std::string, Tensor> &tensors) {
   auto name_of = [](DType dtype) {
     switch (dtype) {
     case DType::f32:
@@ -280,19 +281,25 @@ Result<void> write_safetensors(const std::string &path,
   std::ranges::stable_sort(order, std::greater{},
                            [](const auto &item) { return size_of(item.second->dtype()); });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  std::vector<std::byte> data;
+  std::string data;
   for (const auto &[name, tensor] : order) {
     const size_t begin = data.size();
-    data.insert(data.end(), tensor->raw(), tensor->raw() + tensor->bytes());
+    data.append(reinterpret_cast<const char *>(tensor->raw()), tensor->bytes());
     header[name] = {{"dtype", name_of(tensor->dtype())},
                     {"shape", tensor->shape()},
                     {"data_offsets", {begin, data.size()}}};
   }
-  std::string text = header.dump();
+  // Names may come from files: bytes that are no UTF-8 are replaced.
+  std::string text = header.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   text.resize((text.size() + 7) / 8 * 8, ' ');
-  const uint64_t length = text.size();
-  return write_file(path,
-                    {std::as_bytes(std::span(&length, 1)), std::as_bytes(std::span(text)), data});
+  const auto length = std::bit_cast<std::array<char, 8>>(uint64_t(text.size()));
+  return std::string(length.begin(), length.end()) + text + data;
+}
+
+Result<void> write_safetensors(const std::string &path,
+                               const std::map<std::string, Tensor> &tensors) {
+  const std::string bytes = encode_safetensors(tensors);
+  return write_file(path, {std::as_bytes(std::span(bytes))});
 }
 
 } // namespace lathe

@@ -38,6 +38,8 @@ private:
   std::vector<std::string> names_;
 };
 
+// The bytes of a safetensors file.
+std::string encode_safetensors(const std::map<std::string, Tensor> &tensors);
 // Errors: io.
 Result<void> write_safetensors(const std::string &path,
                                const std::map<std::string, Tensor> &tensors);

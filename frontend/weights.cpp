@@ -69,4 +69,15 @@ Result<BindReport> bind_weights(Graph &graph, const WeightsFile &file) {
   return report;
 }
 
+std::map<std::string, Tensor> named_weights(const Graph &graph) {
+  std::map<std::string, Tensor> weights;
+  for (const Value &value : graph.values) {
+    if (!value.constant) continue;
+    for_each_part(value.constant, [&](const Constant &part) {
+      if (!part.name.empty() && part.data.defined()) weights.emplace(part.name, part.data);
+    });
+  }
+  return weights;
+}
+
 } // namespace lathe

@@ -24,6 +24,9 @@ Result<BindReport> bind_weights(Graph &graph, const WeightsFile &file);
 // evaluator. For graphs as written, before any pass. Errors: what the evaluator refuses.
 Result<void> randomise_weights(Graph &graph, uint64_t seed);
 
+// All named tensors that have data, also those inside recipes: what `bind_weights` would bind.
+std::map<std::string, Tensor> named_weights(const Graph &graph);
+
 // Normal random numbers of mean 0 and deviation 1 (more exactly, their sum-of-four-uniforms
 // likeness); zeros for integers. Depends on the seed and the name only, on any machine.
 Tensor random_tensor(const Type &type, std::string_view name, uint64_t seed);

@@ -26,7 +26,7 @@ public:
 
   const int64_t opset;
   Bytes op() const { return node_.op_type; }
-  const std::string &name() const { return name_; } // of the layer
+  std::string result_name() const { return clean(node_.outputs.at(0)); }
 
   // --- Inputs and outputs
   size_t input_count() const { return node_.inputs.size(); }

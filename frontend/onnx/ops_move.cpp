@@ -276,7 +276,7 @@ Values constant_of_shape(Call &c) {
   const Tensor value = c.has_attribute("value") ? c.tensor("value") : Tensor::splat(0, {1});
   if (value.size() != 1) c.invalid("the value of a filled constant has one element");
   if (value.dtype() == DType::f32 && c.unbinds_weights() && element_count(shape) > 1)
-    return {c.weight(named_constant(std::string(c.name()), {DType::f32, shape}))};
+    return {c.weight(named_constant(c.result_name(), {DType::f32, shape}))};
   if (value.dtype() == DType::f32) return {c.filled(value.f32()[0], shape)};
   return {c.add(Expand{shape}, {c.constant(value.reshaped({}))})};
 }
