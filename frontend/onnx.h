@@ -11,11 +11,11 @@
 namespace lathe {
 
 struct OnnxOptions {
-  int64_t batch = 1;                   // of dimensions 0 that have a name or nothing
-  std::map<std::string, Shape> shapes; // of graph inputs, by name: replace what the file says
+  int64_t batch = 1;                        // of dimensions 0 that have a name or nothing
+  std::map<std::string, Shape> shapes = {}; // of graph inputs, by name: replace what the file says
   // What is known of graph inputs, by name: shapes fill unknown dimensions; values are used, as
   // constants, where they decide shapes. Such inputs are none of the graph's any more.
-  std::map<std::string, Tensor> values;
+  std::map<std::string, Tensor> values = {};
   // Weights of the file (f32 initialisers and results of ConstantOfShape) become named constants
   // without data, for `randomise_weights`.
   bool unbind_weights = false;

@@ -29,6 +29,8 @@ namespace {
 constexpr int64_t newest_opset = 26;
 // Constants of the importer's own making, such as shapes; weights are not limited.
 constexpr int64_t most_known_elements = 1 << 22;
+constexpr int64_t most_elements_in_all = 1 << 24;
+constexpr size_t most_nodes = 1'000'000; // one of the file's may become thousands
 constexpr int64_t most_float_recipe_depth = 64;
 
 ErrorCode worse(ErrorCode a, ErrorCode b) {
@@ -341,6 +343,7 @@ private:
         fail_with(ErrorCode::limit, "too large a constant to compute while reading", "",
                   fmt::format("at most {} elements", most_known_elements), fmt::format("{}", size));
       if (whole || (depth > most_float_recipe_depth && size <= most_known_elements)) {
+        spend(size);
         recipe = literal_constant(unwrap(materialise(recipe)));
         depth = 0;
       }
@@ -355,6 +358,13 @@ private:
       begin += size;
     }
     return parts;
+  }
+  // Small files must not make large constants by the thousand.
+  void spend(int64_t elements) {
+    spent_ += elements;
+    if (elements > most_elements_in_all || spent_ > most_elements_in_all)
+      fail_with(ErrorCode::limit, "too many constants to compute while reading", "",
+                fmt::format("at most {} elements in all", most_elements_in_all));
   }
   std::string names_of_constants() { return fmt::format("constant:{}", constants_++); }
 
@@ -420,6 +430,7 @@ private:
   std::vector<int64_t> depth_; // of recipes, by ValueId
   std::vector<Error> problems_;
   std::set<std::string, std::less<>> needed_;
+  int64_t spent_ = 0; // elements of computed constants
   size_t emitted_ = 0;   // nodes before the present call's
   size_t constants_ = 0; // without names of their own
 };
@@ -521,6 +532,8 @@ Values Call::add_all(Op op, Values inputs) {
   Importer &in = importer_;
   if (std::ranges::all_of(inputs, [&](ValueId id) { return is_constant(id); }))
     return in.fold(op, inputs);
+  if (in.graph_.nodes.size() >= most_nodes)
+    in.fail_with(ErrorCode::limit, "too many layers", "", fmt::format("at most {}", most_nodes));
   const bool first = in.graph_.nodes.size() == in.emitted_;
   std::string name = first ? name_ : in.unique(name_);
   ValueId id = in.unwrap(in.graph_.add_node(std::move(name), std::move(op), std::move(inputs)));
@@ -530,6 +543,7 @@ Values Call::add_all(Op op, Values inputs) {
   return results;
 }
 ValueId Call::scalar(float value) { return filled(value, {}); }
+void Call::spend(int64_t elements) { importer_.spend(elements); }
 ValueId Call::constant(Tensor tensor) {
   return importer_.add_constant(importer_.names_of_constants(),
                                 literal_constant(std::move(tensor)));

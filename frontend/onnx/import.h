@@ -63,6 +63,8 @@ public:
   ValueId add(Op op, Values inputs) { return add_all(std::move(op), std::move(inputs))[0]; }
   Values add_all(Op op, Values inputs);
   ValueId scalar(float value);
+  // Before a constant of so many elements is computed: throws if the file asks for too much.
+  void spend(int64_t elements);
   ValueId constant(Tensor tensor);
   ValueId filled(float value, Shape shape); // a constant, all elements equal
   ValueId weight(ConstantRef constant);     // a constant that may stand for a weight of the file

@@ -103,6 +103,7 @@ Values pad(Call &c) {
     }
     const int64_t kept = c.shape(x)[a];
     if (extent < 1 || kept < 1) c.invalid("padding by the edge of nothing");
+    c.spend(kept + op.before[a] + op.after[a]);
     std::vector<int64_t> sources;
     for (int64_t o = -op.before[a]; o < kept + op.after[a]; ++o)
       sources.push_back(mode == "edge"   ? std::clamp<int64_t>(o, 0, kept - 1)
@@ -195,6 +196,7 @@ ValueId tile(Call &c, ValueId x, const std::vector<int64_t> &repeats) {
       wide[d] = repeats[d];
       continue;
     }
+    c.spend(extent * repeats[d]);
     std::vector<int64_t> indices;
     for (int64_t i = 0; i < extent * repeats[d]; ++i) indices.push_back(i % extent);
     const auto count = int64_t(indices.size());

@@ -82,6 +82,7 @@ std::vector<Tap> taps_at(const Method &m, const AxisChange &x, int64_t i) {
 }
 
 ValueId resize_axis(Call &c, ValueId x, int64_t axis, const Method &m, const AxisChange &change) {
+  c.spend(8 * change.out);
   std::vector<std::vector<Tap>> positions;
   size_t taps = 0;
   for (int64_t i = 0; i < change.out; ++i) {

@@ -1,0 +1,452 @@
+// Reading and writing ONNX: what exporters write, and what attackers do.
+#include "frontend/bundled.h"
+#include "frontend/constants.h"
+#include "frontend/mapped_file.h"
+#include "frontend/onnx.h"
+#include "frontend/output_file.h"
+#include "ir/evaluate.h"
+#include "passes/pipeline.h"
+#include "passes/plan.h"
+#include "tests/onnx_builder.h"
+
+#include <algorithm>
+#include <chrono>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <limits>
+#include <random>
+#include <sys/stat.h>
+#include <unistd.h>
+
+using namespace lathe;
+using namespace lathe::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t huge = std::numeric_limits<int64_t>::max();
+constexpr int64_t tiny = std::numeric_limits<int64_t>::min();
+
+Result<Graph> import_bytes(const std::string &bytes, const OnnxOptions &options = {},
+                           const std::string &path = "m.onnx") {
+  auto owner = std::make_shared<std::string>(bytes);
+  LATHE_TRY(OnnxModel model,
+            OnnxModel::parse(std::as_bytes(std::span(owner->data(), owner->size())), owner, path));
+  return model.graph(options);
+}
+Result<Graph> import(const OnnxBuilder &builder, const OnnxOptions &options = {}) {
+  return import_bytes(builder.model(), options);
+}
+Graph imported(const OnnxBuilder &builder, const OnnxOptions &options = {}) {
+  auto graph = import(builder, options);
+  REQUIRE_MESSAGE(graph, to_string(graph.error()));
+  REQUIRE(verify(*graph));
+  return std::move(*graph);
+}
+// The error's text, behind its code: "3: ...".
+std::string refusal(const OnnxBuilder &builder, const OnnxOptions &options = {}) {
+  auto graph = import(builder, options);
+  return graph ? "no error"
+               : fmt::format("{}: {}", int(graph.error().code), to_string(graph.error()));
+}
+bool contains(const std::string &text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+Tensor ints(std::vector<int64_t> values) {
+  const auto n = int64_t(values.size());
+  return Tensor::of(std::move(values), {n});
+}
+
+// One op on x (1x4x8x8) and, if given, a weight; y is the output.
+OnnxBuilder one_op(const std::string &op, const std::vector<std::string> &attributes,
+                   std::optional<Tensor> weight = {}) {
+  OnnxBuilder b;
+  b.input("x", {1, 4, 8, 8});
+  std::vector<std::string> inputs{"x"};
+  if (weight) {
+    b.weight("w", *weight);
+    inputs.push_back("w");
+  }
+  return b.node(op, inputs, {"y"}, attributes, "layer").output("y");
+}
+
+} // namespace
+
+TEST_CASE("nodes, weights and outputs keep the file's names") {
+  OnnxBuilder b;
+  b.input("data", {1, 3, 5, 5});
+  b.input("w", {2, 3, 1, 1}); // a weight that is listed as an input, as old files do
+  b.weight("w", Tensor::splat(0.5f, {2, 3, 1, 1}));
+  b.node("Relu", {"c"}, {"r"}, {}, "relu"); // before its operand
+  b.node("Conv", {"data", "w"}, {"c"}, {}, "conv");
+  b.node("Dropout", {"r"}, {"d"}, {}, "drop");
+  b.node("Identity", {"r"}, {"copy"});
+  b.output("d").output("copy").output("data");
+  const Graph graph = imported(b);
+  CHECK(graph.inputs.size() == 1);
+  CHECK(graph.nodes[0].name == "conv");
+  CHECK(graph.nodes[1].name == "relu");
+  Graph optimised = graph;
+  REQUIRE(run_passes(optimised));
+  for (const Graph *g : std::initializer_list<const Graph *>{&graph, &optimised}) {
+    std::vector<std::string> names;
+    for (ValueId id : g->outputs) names.push_back(g->values[id].name);
+    CHECK(names == std::vector<std::string>{"d", "copy", "data"});
+  }
+}
+
+TEST_CASE("what exporters write around a view becomes a constant") {
+  OnnxBuilder b;
+  b.open_input("x", {"batch", "4", "2", "3"});
+  b.node("Shape", {"x"}, {"shape"});
+  b.node("Constant", {}, {"zero"}, {attribute("value", Tensor::of(std::vector<int64_t>{0}, {}))});
+  b.node("Gather", {"shape", "zero"}, {"n"}, {attribute("axis", int64_t{0})});
+  b.node("Unsqueeze", {"n", "axes"}, {"n1"});
+  b.node("Concat", {"n1", "rest"}, {"target"}, {attribute("axis", int64_t{0})});
+  b.node("Cast", {"target"}, {"f"}, {attribute("to", int64_t{1})});
+  b.node("Cast", {"f"}, {"whole"}, {attribute("to", int64_t{7})});
+  b.node("Reshape", {"x", "whole"}, {"y"});
+  b.weight("axes", ints({0})).weight("rest", ints({-1})).output("y");
+  for (int64_t batch : {1, 5}) {
+    const Graph graph = imported(b, {.batch = batch});
+    REQUIRE(graph.nodes.size() == 1);
+    CHECK(print(graph.nodes[0].op) == "reshape {shape = [0, -1]}"); // of any batch
+    CHECK(graph.shape(graph.outputs[0]) == Shape{batch, 24});
+  }
+}
+
+TEST_CASE("open dimensions: the batch, --shape, or what is given") {
+  OnnxBuilder b;
+  b.open_input("x", {"n", "3", "height", "width"}).node("Relu", {"x"}, {"y"}).output("y");
+  CHECK(contains(refusal(b), "3: m.onnx: error: an input with an unknown dimension (at 'x')"));
+  CHECK(contains(refusal(b), "dimension 2 is 'height'"));
+  CHECK(contains(refusal(b), "--shape x="));
+  CHECK(imported(b, {.shapes = {{"x", {2, 3, 4, 4}}}}).type(0).shape == Shape{2, 3, 4, 4});
+  const Tensor given(DType::f32, {7, 3, 2, 2});
+  CHECK(imported(b, {.values = {{"x", given}}}).type(0).shape == Shape{7, 3, 2, 2});
+  CHECK(contains(refusal(b, {.batch = 0}), "2: "));
+}
+
+TEST_CASE("inputs that decide shapes become constants, and only those") {
+  OnnxBuilder b;
+  b.input("x", {2, 6}).input("target", {2}, 7).input("more", {2}, 7);
+  b.node("Reshape", {"x", "target"}, {"y"}, {}, "view");
+  b.node("Add", {"more", "more"}, {"z"}).output("y").output("z");
+  const std::string error = refusal(b);
+  CHECK(contains(error, "4: "));
+  CHECK(contains(error, "'view', op Reshape (opset 13)"));
+  CHECK(contains(error, "it depends on input 'target'"));
+  const Graph graph = imported(b, {.values = {{"target", ints({3, 4})}, {"more", ints({1, 2})}}});
+  REQUIRE(graph.inputs.size() == 2);
+  CHECK(graph.values[graph.inputs[0]].name == "x");
+  CHECK(graph.values[graph.inputs[1]].name == "more");
+  CHECK(graph.shape(graph.outputs[0]) == Shape{3, 4});
+}
+
+TEST_CASE("one error lists everything in the way") {
+  OnnxBuilder b;
+  b.input("x", {1, 3, 4, 4});
+  b.node("Relu", {"x"}, {"a"});
+  b.node("Frobnicate", {"a"}, {"b"}, {}, "first");
+  b.node("Relu", {"b"}, {"c"}); // behind a problem: none of its own
+  b.node("MaxPool", {"a"}, {"d"}, {attribute("kernel_shape", std::vector<int64_t>{9, 9})},
+         "second");
+  b.node("Relu", {"a"}, {"e"}, {}, "third", "com.example");
+  b.output("c").output("d").output("e");
+  const std::string error = refusal(b);
+  CHECK(contains(error, "3: m.onnx: error: 3 things are in the way of this model"));
+  CHECK(contains(error, "an op that Lathe does not know (at 'first', op Frobnicate (opset 13))"));
+  CHECK(contains(error, "the window does not fit (at 'second', op MaxPool (opset 13))"));
+  CHECK(contains(error, "an op of the domain 'com.example' (at 'third'"));
+  b.opset = 99;
+  CHECK(contains(refusal(b),
+                 "4: m.onnx: error: an opset that Lathe does not know: expected 1 to 26"));
+  b.opset = 0;
+  CHECK(contains(refusal(b), "3: "));
+  b.opset = 13;
+  b.ir_version = 0;
+  CHECK(contains(refusal(b), "bad IR version"));
+}
+
+TEST_CASE("graphs that are none") {
+  auto broken = [](const std::function<void(OnnxBuilder &)> &build) {
+    OnnxBuilder b;
+    b.input("x", {1, 4});
+    build(b);
+    b.output("y");
+    return refusal(b);
+  };
+  auto chain = [](OnnxBuilder &b, const std::string &from, const std::string &to) -> OnnxBuilder & {
+    return b.node("Relu", {from}, {to});
+  };
+  CHECK(contains(broken([&](auto &b) { chain(chain(b, "z", "y"), "y", "z"); }),
+                 "3: m.onnx: error: the graph has a cycle"));
+  CHECK(contains(broken([&](auto &b) { chain(b, "y", "y"); }), "the graph has a cycle (at 'y')"));
+  CHECK(contains(broken([&](auto &b) { chain(chain(b, "x", "y"), "x", "y"); }),
+                 "a value is defined twice (at 'y')"));
+  CHECK(
+      contains(broken([&](auto &b) { chain(b, "x", "x"); }), "a value is defined twice (at 'x')"));
+  CHECK(contains(broken([&](auto &b) { chain(b, "nobody", "y"); }), "found nobody"));
+  CHECK(contains(broken([&](auto &) {}), "an output that no node makes (at 'y')"));
+  CHECK(contains(broken([&](auto &b) { b.node("Relu", {}, {"y"}); }), "input 0 is missing"));
+  CHECK(contains(broken([&](auto &b) { b.node("Relu", {"x"}, {}); }),
+                 "an output that no node makes"));
+  CHECK(contains(refusal(OnnxBuilder{}), "a model without outputs"));
+  CHECK(contains(broken([&](auto &b) {
+                   b.node("Relu", {"x"}, {"y"}, {}, "<b>\n\x01\xff");
+                   b.node("?\n", {"x"}, {"q"});
+                 }),
+                 "op ?? (opset"));
+}
+
+TEST_CASE("a chain of 100,000 nodes is read, optimised and planned without recursion") {
+  OnnxBuilder b;
+  b.input("x", {1, 8}).weight("c0", Tensor::splat(1, {8}));
+  for (int i = 0; i < 50'000; ++i) {
+    b.node("Relu", {i == 0 ? "x" : fmt::format("v{}", i)}, {fmt::format("v{}", i + 1)});
+    b.node("Neg", {fmt::format("c{}", i)}, {fmt::format("c{}", i + 1)}); // a recipe as deep
+  }
+  b.node("Add", {"v50000", "c50000"}, {"y"}).output("y");
+  Graph graph = imported(b);
+  CHECK(graph.nodes.size() == 50'001);
+  REQUIRE(run_passes(graph));
+  CHECK(make_plan(graph, known_targets()[0]));
+  CHECK(contains(refusal([] {
+                   OnnxBuilder many;
+                   for (int i = 0; i < 200'001; ++i)
+                     many.node("Relu", {"x"}, {fmt::format("{}", i)});
+                   return many;
+                 }()),
+                 "6: m.onnx: error: too many nodes"));
+}
+
+TEST_CASE("sizes that explode are refused before the memory is taken") {
+  OnnxBuilder b;
+  b.input("x", {1, 8}).weight("c0", ints({1, 2, 3, 4}));
+  for (int i = 0; i < 60; ++i) {
+    const std::string c = fmt::format("c{}", i);
+    b.node("Concat", {c, c}, {fmt::format("c{}", i + 1)}, {attribute("axis", int64_t{0})});
+  }
+  b.node("Reshape", {"x", "c60"}, {"y"}).output("y");
+  CHECK(contains(refusal(b), "6: m.onnx: error: too large a constant"));
+
+  auto filled = [](std::vector<int64_t> shape, const std::vector<std::string> &attributes = {}) {
+    OnnxBuilder f;
+    f.weight("s", ints(std::move(shape)));
+    return f.node("ConstantOfShape", {"s"}, {"y"}, attributes, "fill").output("y");
+  };
+  CHECK(contains(refusal(filled({huge, 2})),
+                 "3: m.onnx: error: impossible shape of a constant (at 'fill'"));
+  CHECK(contains(refusal(filled({-1})), "impossible shape"));
+  CHECK(contains(refusal(filled({1 << 30}, {attribute("value", ints({7}))})), "6: "));
+}
+
+TEST_CASE("shapes that no tensor has") {
+  auto with_input = [](const Shape &shape) {
+    OnnxBuilder b;
+    return b.input("x", shape).node("Relu", {"x"}, {"y"}).output("y");
+  };
+  for (const Shape &bad : {Shape{1, -1}, {1, tiny}, {huge, huge}, {1, 1 << 20, 1 << 20, 1 << 20}})
+    CHECK(contains(refusal(with_input(bad)),
+                   "3: m.onnx: error: impossible shape of an input (at 'x')"));
+  CHECK(import(with_input({0, 3}))); // an exporter's way to leave the batch open
+
+  auto with_weight = [](const Shape &dims, const std::string &raw) {
+    OnnxBuilder b;
+    std::string proto;
+    for (int64_t d : dims) {
+      proto += '\x08'; // field 1, a varint each
+      for (auto v = static_cast<uint64_t>(d);; v >>= 7) {
+        proto += static_cast<char>((v & 127) | (v > 127 ? 128 : 0));
+        if (v <= 127) break;
+      }
+    }
+    proto += "\x10\x01\x42\x01w\x4a" + std::string(1, char(raw.size())) + raw;
+    b.input("x", {1, 4}).weight_proto(proto);
+    return b.node("Add", {"x", "w"}, {"y"}).output("y");
+  };
+  CHECK(import(with_weight({4}, std::string(16, '\0'))));
+  CHECK(contains(
+      refusal(with_weight({5}, std::string(16, '\0'))),
+      "shape and data of a tensor disagree (at 'w'): expected 20 bytes for 5 of float, found 16"));
+  CHECK(contains(refusal(with_weight({1 << 20, 1 << 19}, "")), "disagree")); // petabytes of nothing
+  CHECK(contains(refusal(with_weight({huge, huge}, "")), "impossible shape of a tensor"));
+  CHECK(contains(refusal(with_weight({-4, -1}, std::string(16, '\0'))), "impossible shape"));
+}
+
+TEST_CASE("attributes that make no sense") {
+  using List = std::vector<int64_t>;
+  const Tensor w = Tensor::splat(0.1f, {4, 4, 3, 3});
+  auto conv = [&](const std::string &a) { return refusal(one_op("Conv", {a}, w)); };
+  CHECK(conv(attribute("pads", List{1, 1, 1, 1})) == "no error");
+  for (const std::string &a :
+       {attribute("strides", List{0, 1}), attribute("strides", List{-1, 1}),
+        attribute("strides", List{1}), attribute("strides", List{huge, 1}),
+        attribute("dilations", List{0, 1}), attribute("dilations", List{tiny, 1}),
+        attribute("kernel_shape", List{0, 3}), attribute("kernel_shape", List{3}),
+        attribute("kernel_shape", List{5, 5}), attribute("kernel_shape", List{huge, 3}),
+        attribute("pads", List{-1, 0, 0, 0}), attribute("pads", List{huge, huge, huge, huge}),
+        attribute("pads", List{1, 1}), attribute("group", int64_t{0}),
+        attribute("group", int64_t{3}), attribute("group", tiny), attribute("group", 1.0f),
+        attribute("strides", int64_t{1}), attribute("auto_pad", std::string("SOMEHOW"))}) {
+    const std::string error = conv(a);
+    CHECK_MESSAGE(contains(error, "3: m.onnx: error:"), error);
+    CHECK_MESSAGE(contains(error, "(at 'layer', op Conv (opset 13))"), error);
+  }
+  auto bad = [](const std::string &op, const std::vector<std::string> &attributes,
+                std::optional<Tensor> weight = {}) {
+    const std::string error = refusal(one_op(op, attributes, weight));
+    CHECK_MESSAGE(contains(error, "(at 'layer', op " + op), error);
+  };
+  bad("MaxPool", {});
+  bad("MaxPool", {attribute("kernel_shape", List{0, 1})});
+  bad("AveragePool", {attribute("kernel_shape", List{2, 2}), attribute("pads", List{2, 2, 2, 2})});
+  bad("LRN", {attribute("size", int64_t{0})});
+  bad("LRN", {attribute("size", tiny)});
+  bad("LRN", {attribute("size", int64_t{3}), attribute("alpha", std::nanf(""))});
+  bad("Softmax", {attribute("axis", int64_t{4})});
+  bad("Softmax", {attribute("axis", tiny)});
+  bad("Transpose", {attribute("perm", List{0, 1, 2, 2})});
+  bad("Concat", {attribute("axis", int64_t{-9})});
+  bad("Reshape", {}, ints({-1, -1}));
+  bad("Reshape", {}, ints({huge, huge}));
+  bad("Reshape", {}, Tensor::of({2, 2}, {2})); // floats
+  bad("Tile", {}, ints({1, 1, huge, 1}));
+  bad("Tile", {}, ints({1, 1, -1, 1}));
+  bad("Expand", {}, ints({1, 4, 8, -8}));
+  bad("Expand", {}, ints({huge, huge, 1, 4, 8, 8}));
+  bad("Gather", {attribute("axis", int64_t{1})}, ints({4}));
+  bad("Gather", {attribute("axis", int64_t{1})}, ints({tiny}));
+  bad("Pad", {}, ints({0, 0, 0, 0, 0, 0, 0, huge}));
+  bad("Pad", {}, ints({0, 0, 0, tiny, 0, 0, 0, 0}));
+  bad("Pad", {}, ints({0, 0}));
+  bad("Pad", {attribute("mode", std::string("magic"))}, ints({0, 0, 0, 0, 0, 0, 0, 1}));
+  bad("Unsqueeze", {}, ints({0, 0}));
+  bad("Unsqueeze", {}, ints({tiny}));
+  bad("Squeeze", {}, ints({1}));
+  bad("Split", {attribute("axis", int64_t{1})}, ints({1, 1}));
+  bad("Split", {attribute("axis", int64_t{1})}, ints({huge, huge, 6}));
+  bad("ReduceSum", {}, ints({7}));
+  bad("Flatten", {attribute("axis", int64_t{5})});
+  bad("DepthToSpace", {attribute("blocksize", int64_t{0})});
+  bad("DepthToSpace", {attribute("blocksize", int64_t{3})});
+  bad("SpaceToDepth", {attribute("blocksize", huge)});
+  bad("ConvTranspose", {attribute("group", int64_t{3})}, w);
+  bad("ConvTranspose", {attribute("output_shape", List{huge, 1})}, w);
+  bad("ConvTranspose", {attribute("output_padding", List{-1, 0})}, w);
+  bad("Cast", {attribute("to", int64_t{8})});
+  bad("Cast", {attribute("to", huge)});
+  bad("Constant", {});
+  bad("Gemm", {}, w);
+  bad("MatMul", {}, Tensor::splat(1, {3, 3}));
+  bad("BatchNormalization", {});
+}
+
+TEST_CASE("bytes beside the model: found, and never elsewhere") {
+  const fs::path folder = fs::temp_directory_path() / fmt::format("lathe-onnx-{}", getpid());
+  fs::remove_all(folder);
+  fs::create_directories(folder / "model" / "sub");
+  const std::vector<float> numbers{1, 2, 3, 4};
+  auto write = [&](const fs::path &path) {
+    REQUIRE(write_file(path.string(), {std::as_bytes(std::span(numbers))}));
+  };
+  write(folder / "secret");
+  write(folder / "model" / "w.bin");
+  write(folder / "model" / "linked");
+  write(folder / "model" / "sub" / "w.bin");
+  fs::create_symlink("../secret", folder / "model" / "link");
+  fs::create_directory_symlink("..", folder / "model" / "up");
+  fs::create_hard_link(folder / "secret", folder / "model" / "hard");
+  REQUIRE(mkfifo((folder / "model" / "fifo").c_str(), 0600) == 0);
+  auto with = [&](const External &entries, const Shape &shape = {4}) {
+    OnnxBuilder b;
+    b.weight_proto(external_tensor("w", shape, entries));
+    b.node("Relu", {"w"}, {"y"}).output("y");
+    auto graph = import_bytes(b.model(), {}, (folder / "model" / "m.onnx").string());
+    if (!graph) return fmt::format("{}: {}", int(graph.error().code), to_string(graph.error()));
+    const Tensor y = evaluate(*graph, {}).value()[0];
+    return fmt::format("{}", fmt::join(y.f32(), " "));
+  };
+  CHECK(with({{"location", "w.bin"}}) == "1 2 3 4");
+  CHECK(with({{"location", "sub/w.bin"}, {"offset", "4"}, {"length", "8"}}, {2}) == "2 3");
+  CHECK(with({{"location", "w.bin"}, {"checksum", "abc"}}) == "1 2 3 4");
+  const std::pair<External, std::string> bad[] = {
+      {{}, "may leave"},
+      {{{"location", ""}}, "may leave"},
+      {{{"location", "../secret"}}, "may leave"},
+      {{{"location", "sub/../../secret"}}, "may leave"},
+      {{{"location", (folder / "secret").string()}}, "may leave"},
+      {{{"location", "/dev/zero"}}, "may leave"},
+      {{{"location", std::string("w.bin\0x", 7)}}, "may leave"},
+      {{{"location", "./w.bin"}}, "may leave"},
+      {{{"location", "link"}}, "symbolic link"},
+      {{{"location", "up/secret"}}, "cannot open"},
+      {{{"location", "hard"}}, "hard links"},
+      {{{"location", "fifo"}}, "not a regular file"},
+      {{{"location", "sub"}}, "not a regular file"},
+      {{{"location", "none"}}, "cannot open"},
+      {{{"location", "w.bin"}, {"offset", "4"}}, "disagree"},
+      {{{"location", "w.bin"}, {"offset", "17"}}, "beyond the end"},
+      {{{"location", "w.bin"}, {"offset", "8"}, {"length", "18446744073709551612"}}, "beyond"},
+      {{{"location", "w.bin"}, {"offset", "99999999999999999999"}}, "bad offset"},
+      {{{"location", "w.bin"}, {"offset", "-1"}}, "bad offset"},
+      {{{"location", "w.bin"}, {"length", "16 "}}, "bad length"},
+      {{{"location", "w.bin"}, {"location", "w.bin"}}, "stands twice"},
+      {{{"location", "w.bin"}, {"mode", "rw"}}, "unknown entry"}};
+  for (const auto &[entries, reason] : bad) {
+    const std::string error = with(entries);
+    CHECK_MESSAGE(contains(error, reason), error);
+  }
+  fs::remove_all(folder);
+}
+
+TEST_CASE("no damage to a model does harm") {
+  OnnxBuilder b;
+  b.open_input("x", {"n", "3", "6", "6"});
+  b.weight("w", Tensor::splat(0.1f, {2, 3, 3, 3})).weight("s", ints({0, -1}));
+  b.node("Conv", {"x", "w"}, {"c"}, {attribute("pads", std::vector<int64_t>{1, 1, 1, 1})});
+  b.node("Clip", {"c"}, {"r"}).node("Reshape", {"r", "s"}, {"f"});
+  b.node("Softmax", {"f"}, {"y"}, {attribute("axis", int64_t{1})}).output("y");
+  const std::string whole = b.model();
+  REQUIRE(import_bytes(whole));
+  int refused = 0;
+  for (size_t length = 0; length < whole.size(); ++length)
+    refused += !import_bytes(whole.substr(0, length));
+  CHECK(refused > int(whole.size()) / 2);
+  std::mt19937 random(3);
+  for (int i = 0; i < 4000; ++i) {
+    std::string damaged = whole;
+    for (unsigned n = 1 + random() % 3; n > 0; --n)
+      damaged[random() % damaged.size()] = static_cast<char>(random());
+    auto graph = import_bytes(damaged);
+    if (graph) CHECK(verify(*graph));
+  }
+}
+
+TEST_CASE("what was written as ONNX is read back as the same plan") {
+  for (const char *name : {"resnet50", "squeezenet1_1", "googlenet", "lenet5", "densenet121"}) {
+    CAPTURE(name);
+    Graph graph = load_bundled(name).value();
+    for (Value &value : graph.values)
+      if (value.constant)
+        value.constant = with_data(value.constant, [](const Constant &leaf) {
+          return Tensor::splat(0.5f, leaf.type.shape);
+        });
+    auto bytes = write_onnx(graph);
+    REQUIRE_MESSAGE(bytes, to_string(bytes.error()));
+    auto again = import_bytes(*bytes, {}, std::string(name) + ".onnx");
+    REQUIRE_MESSAGE(again, to_string(again.error()));
+    REQUIRE(run_passes(graph));
+    REQUIRE(run_passes(*again));
+    const Target target = known_targets()[0];
+    CHECK(print(make_plan(graph, target).value()) == print(make_plan(*again, target).value()));
+    // Fused ops stand in a domain of their own, with what they were made of.
+    auto fused = write_onnx(graph);
+    REQUIRE(fused);
+    auto refused = import_bytes(*fused);
+    const bool has_fused = contains(print(graph), "post = ");
+    CHECK(bool(refused) != has_fused);
+    if (!refused) CHECK(contains(to_string(refused.error()), "an op of the domain 'lathe'"));
+  }
+}
