@@ -35,7 +35,8 @@ Result<Preset> choose_preset(const RunOptions &o) {
 }
 
 // A tensor of the input's type, of any number of images.
-Result<void> check_tensor(const Tensor &tensor, const Type &type, const std::string &name) {
+Result<void> check_tensor(const Tensor &tensor, const Type &type, const std::string &name,
+                          const std::string &file) {
   Shape expected = type.shape;
   if (!expected.empty() && !tensor.shape().empty() && expected[0] == 1)
     expected[0] = tensor.shape()[0];
@@ -43,6 +44,7 @@ Result<void> check_tensor(const Tensor &tensor, const Type &type, const std::str
   return fail(
       Error{.code = ErrorCode::invalid,
             .message = "the tensor does not fit the input",
+            .file = file,
             .node = name,
             .expected = fmt::format("{} {}", to_string(type.dtype), to_string(type.shape)),
             .found = fmt::format("{} {}", to_string(tensor.dtype()), to_string(tensor.shape()))});
@@ -127,16 +129,16 @@ Result<void> run(RunOptions o) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     const std::string &name = graph.values[graph.inputs[i]].name;
     const Type &type = graph.type(graph.inputs[i]);
-    auto known = o.values.find(name);
-    auto picture =
+    auto file =
         std::ranges::find_if(given, [&](const Binding &b) { return names[b.index] == name; });
-    if (known != o.values.end()) {
+    if (file == given.end()) continue;
+    if (auto known = o.values.find(name); known != o.values.end()) {
       tensors[i] = known->second;
-      LATHE_CHECK(check_tensor(tensors[i], type, name));
-    } else if (picture != given.end()) {
-      LATHE_TRY(tensors[i], read_picture(o, picture->file, type, name));
+      LATHE_CHECK(check_tensor(tensors[i], type, name, file->file));
+    } else {
+      LATHE_TRY(tensors[i], read_picture(o, file->file, type, name));
     }
-    if (tensors[i].defined()) images = tensors[i].shape().empty() ? 1 : tensors[i].shape()[0];
+    images = tensors[i].shape().empty() ? 1 : tensors[i].shape()[0];
   }
   LATHE_TRY(auto executable, compile(std::move(graph), o));
   images = images_of(executable->plan(), images);

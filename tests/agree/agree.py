@@ -88,9 +88,12 @@ def exported(arguments, folder):
         for opset in arguments.opsets.split(","):
             with tempfile.TemporaryDirectory(dir=folder) as here:
                 script = pathlib.Path(__file__).parent / "export.py"
-                subprocess.run([arguments.python_torch, "-W", "ignore", script, here, "--networks",
-                                network, "--opsets", opset, "--batches", arguments.batches],
-                               check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                export = subprocess.run(
+                    [arguments.python_torch, "-W", "ignore", script, here, "--networks", network,
+                     "--opsets", opset, "--batches", arguments.batches],
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                if export.returncode:
+                    sys.exit(f"the export of {network} at opset {opset} failed:\n{export.stdout}")
                 yield from json.loads((pathlib.Path(here) / "index.json").read_text())
 
 

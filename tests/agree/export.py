@@ -28,6 +28,8 @@ def build(name):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # statistics become the mean over all batches
+            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
     network.train()
     with torch.no_grad():
         network(torch.randn(4, 3, NETWORKS[name], NETWORKS[name]))

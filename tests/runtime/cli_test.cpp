@@ -2,9 +2,12 @@
 // out.
 #include "frontend/mapped_file.h"
 #include "frontend/npy.h"
+#include "frontend/onnx.h"
 #include "frontend/output_file.h"
 #include "frontend/safetensors.h"
+#include "tests/onnx_builder.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <doctest/doctest.h>
@@ -231,4 +234,64 @@ TEST_CASE("a write that fails is an error, and loses nothing that was there") {
 
 TEST_CASE("-v says what each step cost") {
   expect("run lenet5 -v --top 1", 0, {"fuse_post_ops", "changed", "code", "pack"});
+}
+
+TEST_CASE("ONNX models: run, verify, check, inspect, and tensors as .pb") {
+  Folder folder;
+  const std::string tiny = LATHE_SOURCE_DIR "/tests/data/tiny.onnx";
+  expect("check " + tiny, 0, {"nothing stands in the way"});
+  expect("verify " + tiny + " --batch 3", 0, {"ok "});
+  expect("inspect " + tiny + " --format json", 0,
+         {"\"image\"", "\"scores\"", "\"weighted_layers\": 3"});
+  expect("run " + tiny + " --shape image=2x3x32x32 --top 1", 0, {"image 1", "the model's own"});
+  expect("run " + tiny + " --shape image=2x3x32", 3, {"rank"});
+  expect("run " + tiny + " --shape image=2x3xq", 2, {"NAME=1x3x224x224"});
+
+  // Four pictures go in as .npy and as .pb, under the input's name or in order.
+  Tensor pictures(DType::f32, {4, 3, 32, 32});
+  for (size_t i = 0; i < size_t(pictures.size()); ++i)
+    pictures.f32_mutable()[i] = float(i % 101) / 50 - 1;
+  const std::string npy = folder.path("x.npy"), pb = folder.path("x.pb");
+  REQUIRE(write_npy(npy, pictures));
+  REQUIRE(write_tensor_proto(pb, "image", pictures));
+  const std::string y = folder.path("y.npy"), z = folder.path("z.pb");
+  expect(fmt::format("run {} -i {} -o {}", tiny, npy, y), 0, {});
+  expect(fmt::format("run {} -i image={} -o scores={}", tiny, pb, z), 0, {});
+  const Tensor a = read_npy(y).value(), b = read_tensor_proto(z).value();
+  CHECK(a.shape() == Shape{4, 10});
+  CHECK(std::ranges::equal(a.f32(), b.f32()));
+  expect(fmt::format("verify {} -i {} --against {}", tiny, pb, z), 1, {}); // not before the softmax
+
+  // Written out and read again, the same numbers come out.
+  const std::string copy = folder.path("copy.onnx");
+  expect(fmt::format("inspect {} --format onnx > {}", tiny, copy), 0, {});
+  expect(fmt::format("run {} -i {} -o {}", copy, npy, y), 0, {});
+  CHECK(std::ranges::equal(read_npy(y).value().f32(), b.f32()));
+
+  // A case of ONNX's own tests, right and wrong.
+  const std::string cases = "/usr/share/libonnx-testdata/data/node/";
+  expect("verify " + cases + "test_reshape_negative_dim", 0, {"ok "});
+  fs::copy(cases + "test_relu", folder.path("case"), fs::copy_options::recursive);
+  REQUIRE(write_tensor_proto(folder.path("case/test_data_set_0/output_0.pb"), "y",
+                             Tensor::splat(7, {3, 4, 5})));
+  expect("verify " + folder.path("case"), 1, {"expected 7 for element 0"});
+  fs::remove_all(folder.path("case/test_data_set_0"));
+  expect("verify " + folder.path("case"), 3, {"a test case without data"});
+
+  // What decides a shape is a constant to the compiler.
+  const std::string reshape = cases + "test_reshape_negative_dim/";
+  expect("run " + reshape + "model.onnx", 4, {"'shape'", "op Reshape"});
+  expect(fmt::format("run {0}model.onnx -i {0}test_data_set_0/input_0.pb -i "
+                     "{0}test_data_set_0/input_1.pb",
+                     reshape),
+         0, {});
+
+  // Everything in the way, at once.
+  test::OnnxBuilder b2;
+  b2.input("x", {1, 3, 4, 4}).node("Quux", {"x"}, {"a"}, {}, "one");
+  b2.node("Conv", {"x"}, {"c"}, {}, "two").output("a").output("c");
+  expect("check " + folder.write("bad.onnx", b2.model()), 3,
+         {"2 things are in the way", "'one', op Quux (opset 13)", "'two', op Conv (opset 13)"});
+  expect("check " + folder.write("none.onnx", "no model"), 3, {"not an ONNX"});
+  expect("check " + folder.path("nowhere.onnx"), 5, {"cannot open"});
 }

@@ -7,6 +7,7 @@
 #include "frontend/weights.h"
 #include "ir/evaluate.h"
 #include "runtime/executable.h"
+#include "runtime/onnx_case.h"
 
 #include <algorithm>
 #include <cmath>
@@ -101,6 +102,13 @@ TEST_CASE("SqueezeNet 1.0 recognises a cat and a cup of espresso") {
     CHECK(largest < 1e-3f);
     CHECK(top_classes(scores)[0] == top); // Egyptian cat, espresso
   }
+}
+
+TEST_CASE("CNTK's MNIST model passes its three data sets") {
+  std::string data = test_data();
+  if (data.empty()) return;
+  auto passed = verify_onnx_case(data + "/weights/mnist8", CompileOptions{});
+  CHECK_MESSAGE(passed, to_string(passed.error()));
 }
 
 TEST_CASE("ResNet-20 answers as its author's on 1,000 pictures of CIFAR-10") {
