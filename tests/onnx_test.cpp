@@ -116,6 +116,47 @@ TEST_CASE("what exporters write around a view becomes a constant") {
   }
 }
 
+TEST_CASE("what exporters write around an expand becomes a constant") {
+  // x.expand(-1, 3, 5) as torch exports it: -1 is replaced by 1.
+  OnnxBuilder b;
+  b.input("x", {2, 1, 5}).weight("sizes", ints({-1, 3, 5})).weight("minus", ints({-1}));
+  b.weight("count", ints({3}));
+  b.node("ConstantOfShape", {"count"}, {"ones"}, {attribute("value", ints({1}))});
+  b.node("Mul", {"ones", "minus"}, {"open"});
+  b.node("Equal", {"sizes", "open"}, {"is_open"});
+  b.node("Where", {"is_open", "ones", "sizes"}, {"target"});
+  b.node("Expand", {"x", "target"}, {"y"}).output("y");
+  CHECK(imported(b).shape(imported(b).outputs[0]) == Shape{2, 3, 5});
+
+  auto result = [](const std::string &op, std::vector<Tensor> inputs) {
+    OnnxBuilder c;
+    std::vector<std::string> names;
+    for (Tensor &t : inputs) {
+      names.push_back(fmt::format("i{}", names.size()));
+      c.weight(names.back(), t);
+    }
+    const Graph graph = imported(c.node(op, names, {"y"}).output("y"));
+    const Tensor y =
+        evaluate(Cast{DType::i64}, std::vector{evaluate(graph, {}).value()[0]}).value()[0];
+    return std::vector<int64_t>(y.as<int64_t>().begin(), y.as<int64_t>().end());
+  };
+  using List = std::vector<int64_t>;
+  auto scalar = [](int64_t v) { return Tensor::of(List{v}, {}); };
+  CHECK(result("Less", {ints({1, 5, 3}), scalar(3)}) == List{1, 0, 0});
+  CHECK(result("GreaterOrEqual", {ints({1, 5, 3}), scalar(3)}) == List{0, 1, 1});
+  CHECK(result("Not", {ints({0, 7})}) == List{1, 0});
+  CHECK(result("And", {ints({0, 1, 1}), ints({1, 1, 0})}) == List{0, 1, 0});
+  CHECK(result("Or", {ints({0, 1, 0}), ints({1, 1, 0})}) == List{1, 1, 0});
+  CHECK(result("Mod", {ints({7, -7, 7, tiny}), ints({3, 3, -3, -1})}) == List{1, 2, -2, 0});
+  CHECK(result("Range", {scalar(2), scalar(9), scalar(3)}) == List{2, 5, 8});
+  CHECK(result("Range", {scalar(3), scalar(0), scalar(-2)}) == List{3, 1});
+  CHECK(result("Range", {scalar(huge - 1), scalar(huge), scalar(5)}) == List{huge - 1});
+  OnnxBuilder endless;
+  endless.weight("a", scalar(0)).weight("b", scalar(huge)).weight("one", scalar(1));
+  CHECK(contains(refusal(endless.node("Range", {"a", "b", "one"}, {"y"}).output("y")),
+                 "so long a range"));
+}
+
 TEST_CASE("open dimensions: the batch, --shape, or what is given") {
   OnnxBuilder b;
   b.open_input("x", {"n", "3", "height", "width"}).node("Relu", {"x"}, {"y"}).output("y");

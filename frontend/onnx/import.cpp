@@ -430,7 +430,7 @@ private:
   std::vector<int64_t> depth_; // of recipes, by ValueId
   std::vector<Error> problems_;
   std::set<std::string, std::less<>> needed_;
-  int64_t spent_ = 0; // elements of computed constants
+  int64_t spent_ = 0;    // elements of computed constants
   size_t emitted_ = 0;   // nodes before the present call's
   size_t constants_ = 0; // without names of their own
 };
@@ -449,6 +449,7 @@ Values Call::inputs() const {
 const Type &Call::type(ValueId id) const { return importer_.graph_.type(id); }
 bool Call::is_constant(ValueId id) const { return importer_.graph_.constant(id) != nullptr; }
 Tensor Call::known(size_t i) const { return importer_.known(input(i)); }
+Tensor Call::known_value(ValueId id) const { return importer_.known(id); }
 
 std::vector<int64_t> Call::known_integers(size_t i) const {
   const Tensor t = known(i);
@@ -622,7 +623,7 @@ Handler find_handler(Bytes op_type) {
   static const auto table = [] {
     std::unordered_map<Bytes, Handler> handlers;
     for (auto part : {elementwise_handlers(), move_handlers(), window_handlers(), matrix_handlers(),
-                      reduce_handlers(), resize_handlers()})
+                      reduce_handlers(), resize_handlers(), known_handlers()})
       for (const HandlerEntry &entry : part) handlers.emplace(entry.op, entry.handler);
     return handlers;
   }();

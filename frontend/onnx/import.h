@@ -41,6 +41,7 @@ public:
   bool is_constant(ValueId id) const;
   // Inputs that decide shapes or parameters: their values must be known before the run.
   Tensor known(size_t i) const;
+  Tensor known_value(ValueId id) const; // the same for any value
   std::vector<int64_t> known_integers(size_t i) const;
   std::vector<float> known_numbers(size_t i) const;
   float known_number(size_t i) const; // a scalar
@@ -112,6 +113,7 @@ std::span<const HandlerEntry> move_handlers();        // ops_move.cpp
 std::span<const HandlerEntry> window_handlers();      // ops_window.cpp
 std::span<const HandlerEntry> matrix_handlers();      // ops_matrix.cpp
 std::span<const HandlerEntry> reduce_handlers();      // ops_reduce.cpp
+std::span<const HandlerEntry> known_handlers();       // ops_known.cpp
 std::span<const HandlerEntry> resize_handlers();      // ops_resize.cpp
 
 } // namespace lathe::onnx

@@ -103,21 +103,62 @@ Values batch_normalization(Call &c) {
   return {c.add(op, {x, c.input(1), c.input(2), c.input(3), c.input(4)})};
 }
 
-// (x - mean) / sqrt(variance + epsilon) * scale + bias, statistics of each picture and channel
-// (Ulyanov et al. 2016).
+// (x - mean) / sqrt(variance + epsilon) over some axes; with the mean, and one over the root.
+struct Standard {
+  ValueId value, mean, inverse;
+};
+Standard standardised(Call &c, ValueId x, const std::vector<int64_t> &axes) {
+  auto mean = [&](ValueId v) { return c.add(Reduce{ReduceKind::mean, axes}, {v}); };
+  const ValueId centre = mean(x), centred = c.binary(BinaryKind::sub, x, centre);
+  const ValueId variance = mean(c.binary(BinaryKind::mul, centred, centred));
+  const ValueId root = c.unary(
+      UnaryKind::sqrt, c.binary(BinaryKind::add, variance, c.scalar(c.number("epsilon", 1e-5f))));
+  const ValueId inverse = c.binary(BinaryKind::div, c.scalar(1), root);
+  return {c.binary(BinaryKind::mul, centred, inverse), centre, inverse};
+}
+std::vector<int64_t> axes_from(Call &c, ValueId x, int64_t first) {
+  std::vector<int64_t> axes;
+  for (int64_t d = first; d < c.rank(x); ++d) axes.push_back(d);
+  return axes;
+}
+
+// Statistics of each picture and channel (Ulyanov et al. 2016).
 Values instance_normalization(Call &c) {
   const ValueId x = c.input(0);
   const int64_t rank = c.rank(x);
   if (rank < 3) c.invalid("the input has the wrong rank", "3 dimensions or more");
-  std::vector<int64_t> axes;
-  for (int64_t d = 2; d < rank; ++d) axes.push_back(d);
-  auto mean = [&](ValueId v) { return c.add(Reduce{ReduceKind::mean, axes}, {v}); };
-  const ValueId centred = c.binary(BinaryKind::sub, x, mean(x));
-  ValueId variance = mean(c.binary(BinaryKind::mul, centred, centred));
-  variance = c.binary(BinaryKind::add, variance, c.scalar(c.number("epsilon", 1e-5f)));
-  const ValueId unit = c.binary(BinaryKind::div, centred, c.unary(UnaryKind::sqrt, variance));
+  const ValueId unit = standardised(c, x, axes_from(c, x, 2)).value;
   const ValueId scaled = c.binary(BinaryKind::mul, unit, c.along_channels(c.input(1), rank));
   return {c.binary(BinaryKind::add, scaled, c.along_channels(c.input(2), rank))};
+}
+
+// Statistics of everything from an axis on (Ba et al. 2016).
+Values layer_normalization(Call &c) {
+  const ValueId x = c.input(0);
+  const int64_t axis = c.axis(c.integer("axis", -1), c.rank(x));
+  const Standard s = standardised(c, x, axes_from(c, x, axis));
+  ValueId y = c.binary(BinaryKind::mul, s.value, c.input(1));
+  if (c.has(2)) y = c.binary(BinaryKind::add, y, c.input(2));
+  return {y, s.mean, s.inverse};
+}
+
+// Statistics of each picture and group of channels (Wu and He 2018). Scale and bias belong to
+// groups before opset 21, to channels from then on.
+Values group_normalization(Call &c) {
+  const ValueId x = c.input(0);
+  const Shape s = c.shape(x);
+  const int64_t groups = c.integer("num_groups", 0);
+  if (s.size() < 3) c.invalid("the input has the wrong rank", "3 dimensions or more");
+  if (groups < 1 || s[1] % groups)
+    c.invalid("channels do not divide into groups", fmt::format("a multiple of {}", groups),
+              fmt::format("{}", s[1]));
+  const ValueId apart = c.reshape(x, {s[0], groups, element_count(s) / (s[0] * groups)});
+  const ValueId unit = standardised(c, apart, {2}).value;
+  auto apply = [&](ValueId y) {
+    ValueId scaled = c.binary(BinaryKind::mul, y, c.along_channels(c.input(1), c.rank(y)));
+    return c.binary(BinaryKind::add, scaled, c.along_channels(c.input(2), c.rank(y)));
+  };
+  return {c.opset < 21 ? c.reshape(apply(unit), s) : apply(c.reshape(unit, s))};
 }
 
 Values lrn(Call &c) {
@@ -161,9 +202,11 @@ std::span<const HandlerEntry> matrix_handlers() {
   static constexpr HandlerEntry table[] = {
       {"BatchNormalization", batch_normalization},
       {"Gemm", gemm},
+      {"GroupNormalization", group_normalization},
       {"Hardmax", hardmax},
       {"InstanceNormalization", instance_normalization},
       {"LRN", lrn},
+      {"LayerNormalization", layer_normalization},
       {"LogSoftmax", log_softmax},
       {"MatMul", matmul},
       {"Softmax", softmax},
