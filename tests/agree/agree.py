@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -82,6 +83,23 @@ def judge(case, lathe, folder):
     return bool(good)
 
 
+def plan(lathe, model):
+    """Kernels, their operands' places and parameters, and the arena; without names and softmax."""
+    text = subprocess.run([lathe, "inspect", model, "--memory-plan"], check=True,
+                          capture_output=True, text=True).stdout
+    lines = [re.sub(r'"[^"]*"|computes [^;]*;', "", line) for line in text.splitlines()]
+    end = next((i for i, line in enumerate(lines) if re.search("kernel .* softmax", line)), None)
+    return [line for line in lines[:end] if not line.startswith("  out output")
+            and "softmax" not in line and not re.search(r"out arena .*1x1000\]", line)]
+
+
+def judge_plan(case, lathe):
+    """Torchvision's ResNet-50 must become the plan of our own description of it."""
+    same = plan(lathe, case["model"]) == plan(lathe, "resnet50")
+    print(f"{'the plan of resnet50.net':<26}{case['opset']:>6}{'ok' if same else 'MISMATCH':>40}")
+    return same
+
+
 def exported(arguments, folder):
     """Exports one network and opset after the other: the large ones would fill a disk."""
     for network in filter(None, arguments.networks.split(",")):
@@ -122,6 +140,8 @@ def main():
                 verdicts.append(judge(case, arguments.lathe, folder))
         for case in exported(arguments, folder):
             verdicts.append(judge(case, arguments.lathe, folder))
+            if case["network"] == "resnet50" and case["batch"] == 1:
+                verdicts.append(judge_plan(case, arguments.lathe))
     print(f"{sum(verdicts)} of {len(verdicts)} agree, errors at most {TOLERANCE} of the largest value")
     sys.exit(0 if all(verdicts) and verdicts else 1)
 
