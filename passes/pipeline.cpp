@@ -11,12 +11,17 @@ std::span<const Pass> pipeline() {
   static const Pass table[] = {
       {"drop_identities", drop_identities, "first: dropout would hide what stands beside it"},
       {"fold_constants", fold_constants, "before fusion, which asks what is constant", false},
+      {"simplify_windows", simplify_windows, "before all that looks at windows and pools"},
+      {"simplify_bounds", simplify_bounds, "before fusion, which takes clip and ReLU along"},
+      {"fuse_early_bias", fuse_bias, "a bias that stands before a batch norm, which then folds"},
       {"fold_batch_norm", fold_batch_norm, "before bias and activations, which come after it"},
+      {"fold_scale", fold_scale, "behind batch norms, as older frameworks write them"},
       {"lower_batch_norm", lower_batch_norm, "what could not be folded becomes multiply and add",
        false},
       {"fold_lowered_constants", fold_constants, "the factors that lower_batch_norm made", false},
       {"fuse_bias", fuse_bias, "before post ops: a bias belongs in front of them"},
-      {"fuse_post_ops", fuse_post_ops, "last: activations and residual adds into their producers"},
+      {"fuse_post_ops", fuse_post_ops, "activations and residual adds into their producers"},
+      {"merge_siblings", merge_siblings, "behind fusion: siblings must end alike to be one"},
   };
   return table;
 }

@@ -35,9 +35,13 @@ Result<std::vector<PassReport>> run_passes(Graph &graph, const PipelineOptions &
 // The passes, one file each.
 bool drop_identities(Graph &graph);  // drop_identities.cpp
 bool fold_constants(Graph &graph);   // fold_constants.cpp
+bool simplify_windows(Graph &graph); // simplify_windows.cpp
+bool simplify_bounds(Graph &graph);  // simplify_bounds.cpp
 bool fold_batch_norm(Graph &graph);  // fold_batch_norm.cpp
+bool fold_scale(Graph &graph);       // fold_scale.cpp
 bool lower_batch_norm(Graph &graph); // lower_batch_norm.cpp
 bool fuse_bias(Graph &graph);        // fuse_bias.cpp
 bool fuse_post_ops(Graph &graph);    // fuse_post_ops.cpp
+bool merge_siblings(Graph &graph);   // merge_siblings.cpp
 
 } // namespace lathe

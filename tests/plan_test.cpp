@@ -1,8 +1,10 @@
 // Plans of many random graphs, proved sound by the checker; and the checker's own eyesight.
+#include "frontend/bundled.h"
 #include "passes/pipeline.h"
 #include "passes/plan.h"
 #include "tests/random_graph.h"
 
+#include <algorithm>
 #include <doctest/doctest.h>
 
 using namespace lathe;
@@ -90,4 +92,33 @@ TEST_CASE("integers and masks move through memory of their own size") {
       }
     }
   }
+}
+
+TEST_CASE(
+    "what is left of the classics: layers and pools, and nothing that only moves or activates") {
+  for (const char *name : {"vgg16", "resnet50", "resnet152", "googlenet", "googlenet_torchvision",
+                           "inception_v3", "squeezenet1_0", "squeezenet1_1", "nin"}) {
+    CAPTURE(name);
+    Graph graph = load_bundled(name).value();
+    REQUIRE(run_passes(graph));
+    for (const Node &node : graph.nodes) {
+      CAPTURE(node.name);
+      CHECK_FALSE(std::holds_alternative<BatchNorm>(node.op));
+      CHECK_FALSE(std::holds_alternative<Unary>(node.op)); // all went into layers
+      CHECK_FALSE(std::holds_alternative<Dropout>(node.op));
+    }
+    auto plan = make_plan(graph, known_targets()[0]);
+    REQUIRE(plan);
+    // A flatten of several pixels has to bring the channels to the front.
+    const auto moves = std::ranges::count_if(plan->kernels, [](const Kernel &kernel) {
+      return std::holds_alternative<MapSpec>(kernel.spec);
+    });
+    CHECK(moves == (std::string_view(name) == "vgg16" ? 1 : 0));
+  }
+  // The reductions of GoogLeNet's nine modules are one convolution each.
+  Graph graph = load_bundled("googlenet").value();
+  REQUIRE(run_passes(graph));
+  CHECK(std::ranges::count_if(graph.nodes, [](const Node &node) {
+          return std::holds_alternative<Split>(node.op);
+        }) == 9);
 }
