@@ -37,6 +37,7 @@ static int run(int argc, char **argv) {
       "  lathe bench resnet50 --threads 1,2     how fast it is\n"
       "  lathe verify resnet50                  against the slow reference\n"
       "  lathe check my.onnx                    everything that stands in its way\n"
+      "  lathe explain resnet50 layer1.0.bn1    what became of a layer\n"
       "  lathe dump lenet5 --emit asm           look inside\n"
       "\n"
       "Exit codes: 0 ok, 1 mismatch, 2 usage, 3 invalid model or input, 4 unsupported,\n"
@@ -50,6 +51,7 @@ static int run(int argc, char **argv) {
   add_dump(app, action);
   add_verify(app, action);
   add_check(app, action);
+  add_explain(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

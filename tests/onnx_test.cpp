@@ -442,6 +442,16 @@ TEST_CASE("bytes beside the model: found, and never elsewhere") {
   fs::remove_all(folder);
 }
 
+TEST_CASE("a model of over 2 GiB is refused at once") {
+  const fs::path path = fs::temp_directory_path() / fmt::format("lathe-large-{}.onnx", getpid());
+  REQUIRE(write_file(path.string(), {std::as_bytes(std::span("x", 1))}));
+  fs::resize_file(path, (uintmax_t{1} << 31) + 1);
+  auto model = OnnxModel::open(path.string());
+  fs::remove(path);
+  REQUIRE_FALSE(model);
+  CHECK(model.error().code == ErrorCode::limit);
+}
+
 TEST_CASE("no damage to a model does harm") {
   OnnxBuilder b;
   b.open_input("x", {"n", "3", "6", "6"});

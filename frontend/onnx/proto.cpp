@@ -1,6 +1,7 @@
 #include "frontend/onnx/proto.h"
 
 #include <fmt/format.h>
+#include <limits>
 #include <protozero/pbf_reader.hpp>
 
 namespace lathe::onnx {
@@ -336,6 +337,12 @@ void read(Bytes bytes, ModelProto &m) {
 }
 
 template <typename Message> Result<Message> read_message(Bytes bytes) {
+  constexpr size_t most_bytes = std::numeric_limits<int32_t>::max(); // of any protocol buffer
+  if (bytes.size() > most_bytes)
+    return fail(Error{.code = ErrorCode::limit,
+                      .message = "larger than a protocol buffer can be",
+                      .expected = "less than 2 GiB, with the weights in files beside it",
+                      .found = fmt::format("{} bytes", bytes.size())});
   Message message;
   try {
     read(bytes, message);

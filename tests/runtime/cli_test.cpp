@@ -232,6 +232,15 @@ TEST_CASE("a write that fails is an error, and loses nothing that was there") {
   expect("run lenet5 -o /dev/null", 0, {});                 // a device is written to as it is
 }
 
+TEST_CASE("explain says what became of a layer") {
+  expect("explain resnet50 layer1.0.bn1", 0,
+         {"kernel 2: conv2d_f32_direct_bias_relu", "layer1.0.conv1",
+          "resnet.blocks.net:", "batch_norm", "fold_batch_norm put it into layer1.0.conv1"});
+  expect("explain googlenet inception_3a.5x5_reduce", 0, {"merge_siblings put it into"});
+  expect("explain lenet5", 0, {"kernel 0: ", "conv1", "max_pool"});
+  expect("explain lenet5 nobody", 2, {"the model has no such layer", "nobody"});
+}
+
 TEST_CASE("-v says what each step cost") {
   expect("run lenet5 -v --top 1", 0, {"fuse_post_ops", "changed", "code", "pack"});
 }
