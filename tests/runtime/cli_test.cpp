@@ -237,7 +237,7 @@ TEST_CASE("explain says what became of a layer") {
          {"kernel 2: conv2d_f32_direct_bias_relu", "layer1.0.conv1",
           "resnet.blocks.net:", "batch_norm", "fold_batch_norm put it into layer1.0.conv1"});
   expect("explain googlenet inception_3a.5x5_reduce", 0, {"merge_siblings put it into"});
-  expect("explain lenet5", 0, {"kernel 0: ", "conv1", "max_pool"});
+  expect("explain lenet5", 0, {"kernel 0: ", "conv1", "average_pool"});
   expect("explain lenet5 nobody", 2, {"the model has no such layer", "nobody"});
 }
 
