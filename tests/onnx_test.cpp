@@ -262,6 +262,19 @@ TEST_CASE("a chain of 100,000 nodes is read, optimised and planned without recur
                  "6: m.onnx: error: too many nodes"));
 }
 
+TEST_CASE("100,000 problems, inputs and outputs take seconds") {
+  OnnxBuilder b;
+  b.input("s", {2}, 7);
+  for (int i = 0; i < 60'000; ++i) {
+    const std::string x = fmt::format("x{}", i), y = fmt::format("y{}", i);
+    b.input(x, {1, 4}).node("Relu", {x}, {y}).output(y);
+    b.node("Reshape", {y, "s"}, {fmt::format("z{}", i)});
+  }
+  const std::string error = refusal(b);
+  CHECK(contains(error, "4: m.onnx: error: 1000 things are in the way"));
+  CHECK(contains(error, "and 900 more"));
+}
+
 TEST_CASE("sizes that explode are refused before the memory is taken") {
   OnnxBuilder b;
   b.input("x", {1, 8}).weight("c0", ints({1, 2, 3, 4}));

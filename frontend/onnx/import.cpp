@@ -31,6 +31,7 @@ constexpr int64_t newest_opset = 26;
 constexpr int64_t most_known_elements = 1 << 22;
 constexpr int64_t most_elements_in_all = 1 << 24;
 constexpr size_t most_nodes = 1'000'000; // one of the file's may become thousands
+constexpr size_t most_problems = 1000;   // behind them nobody reads on
 constexpr int64_t most_float_recipe_depth = 64;
 
 ErrorCode worse(ErrorCode a, ErrorCode b) {
@@ -56,7 +57,8 @@ public:
       check_versions();
       add_initializers();
       add_inputs();
-      for (size_t n : order()) add_node(model_.graph.nodes[n]);
+      for (size_t n : order())
+        if (problems_.size() < most_problems) add_node(model_.graph.nodes[n]);
       if (problems_.empty()) add_outputs();
     } catch (const Failure &failure) {
       problems_.push_back(failure.error);
@@ -199,7 +201,7 @@ private:
   }
 
   void add_outputs() {
-    std::unordered_set<ValueId> taken;
+    std::unordered_set<ValueId> taken(graph_.inputs.begin(), graph_.inputs.end());
     for (const ValueInfo &output : model_.graph.outputs) {
       auto found = values_.find(output.name);
       if (found == values_.end())
@@ -207,8 +209,7 @@ private:
       ValueId id = found->second;
       const std::string name = clean(output.name);
       // An output has a name of its own: another name's value is passed on.
-      const bool own = graph_.values[id].name == name && taken.insert(id).second &&
-                       !std::ranges::count(graph_.inputs, id);
+      const bool own = graph_.values[id].name == name && taken.insert(id).second;
       if (!own) {
         id = unwrap(graph_.add_node(unique(name), Unary{UnaryKind::identity}, {id}));
         graph_.values[id].name = name;
