@@ -1,4 +1,5 @@
 // lathe inspect and lathe dump: what a model is, and what becomes of it.
+#include "cli/memory_picture.h"
 #include "cli/verbs.h"
 #include "frontend/weights.h"
 
@@ -146,9 +147,12 @@ Result<void> inspect(const InspectOptions &o) {
   }
   if (o.memory_plan) {
     LATHE_TRY(auto planned, plan_of(std::move(graph), o));
-    fmt::print("{}", print(planned.second));
+    fmt::print("{}", o.format == "svg" ? memory_svg(planned.second, planned.first)
+                                       : print(planned.second));
     return {};
   }
+  if (o.format == "svg")
+    return fail(ErrorCode::usage, "--format svg is a picture of the memory: add --memory-plan");
   if (o.format == "json") return inspect_json(graph, o);
   if (o.format == "onnx") {
     LATHE_TRY(std::string bytes, write_onnx(graph));
@@ -213,8 +217,8 @@ void add_inspect(CLI::App &app, Action &action) {
       "inspect", "layers, shapes and counts; without a model: the bundled networks");
   auto o = std::make_shared<InspectOptions>();
   add_model_options(*verb, *o, false);
-  verb->add_option("--format", o->format, "text, json, dot or onnx")
-      ->check(CLI::IsMember({"text", "json", "dot", "onnx"}))
+  verb->add_option("--format", o->format, "text, json, dot, onnx, or svg (of the memory plan)")
+      ->check(CLI::IsMember({"text", "json", "dot", "onnx", "svg"}))
       ->capture_default_str();
   verb->add_option("--after", o->after, "show the graph as this pass leaves it");
   verb->add_flag("--memory-plan", o->memory_plan, "where every value lies");

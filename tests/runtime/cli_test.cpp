@@ -232,6 +232,17 @@ TEST_CASE("a write that fails is an error, and loses nothing that was there") {
   expect("run lenet5 -o /dev/null", 0, {});                 // a device is written to as it is
 }
 
+TEST_CASE("the memory plan is a picture too") {
+  Outcome outcome = lathe_command("inspect resnet18 --memory-plan --format svg");
+  CHECK(outcome.code == 0);
+  CHECK(outcome.out.starts_with("<svg "));
+  CHECK(outcome.out.find("arena 4,014,080 bytes per picture, lower bound 4,014,080") !=
+        std::string::npos);
+  CHECK(outcome.out.find("<title>layer1.0.relu_1: 802,816 bytes, kernels ") != std::string::npos);
+  CHECK(outcome.out.ends_with("</svg>\n"));
+  expect("inspect resnet18 --format svg", 2, {"add --memory-plan"});
+}
+
 TEST_CASE("explain says what became of a layer") {
   expect("explain resnet50 layer1.0.bn1", 0,
          {"kernel 2: conv2d_f32_direct_bias_relu", "layer1.0.conv1",
