@@ -22,6 +22,9 @@ void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
   verb.add_option("--set", o.settings, "NAME=NUMBER: a parameter of the network, e.g. classes=10");
   verb.add_option("--target-cpu", o.target_cpu, "native, avx512, avx2, plain (or x86-64-v4, ...)")
       ->capture_default_str();
+  verb.add_option("--memory-limit", o.memory_limit,
+                  "bytes for weights, arena, scratch, inputs and outputs; more is an error (6)")
+      ->check(CLI::NonNegativeNumber);
   verb.add_option("--disable-pass", o.disabled_passes, "leave out an optional pass");
   verb.add_flag("-v,--verbose", o.verbose, "say what each step costs");
 }

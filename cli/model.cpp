@@ -123,6 +123,7 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
     LATHE_TRY(compile.target, find_target(options.target_cpu));
   }
   compile.passes.disabled = options.disabled_passes;
+  compile.memory_limit = options.memory_limit;
   return compile;
 }
 

@@ -28,7 +28,8 @@ struct ModelOptions {
   std::map<std::string, Tensor> values; // of inputs; what decides shapes must be known beforehand
   std::string target_cpu = "native";
   std::vector<std::string> disabled_passes;
-  int threads = 0; // 0: as many as this process may use
+  int64_t memory_limit = 0; // bytes; 0: none
+  int threads = 0;          // 0: as many as this process may use
   int64_t batch = 1;
   bool verbose = false;
   bool quiet = false; // says nothing on stderr

@@ -33,6 +33,22 @@ Memory allocate(size_t bytes) {
   return {static_cast<std::byte *>(memory), [](std::byte *p) { std::free(p); }};
 }
 
+// A page between the threads' scratch keeps their rows out of one another's cache sets.
+int64_t scratch_per_thread(const Plan &plan) {
+  return plan.scratch_bytes == 0 ? 0 : (plan.scratch_bytes + 63) / 64 * 64 + 4096 + 64;
+}
+
+Result<void> check_memory(const Executable &executable, int64_t images, int threads) {
+  const int64_t needed = executable.memory_bytes(images, threads);
+  if (executable.memory_limit() == 0 || needed <= executable.memory_limit()) return {};
+  return fail(
+      Error{.code = ErrorCode::limit,
+            .message = "the network needs more memory than allowed",
+            .file = executable.plan().name,
+            .expected = fmt::format("at most {} bytes", executable.memory_limit()),
+            .found = fmt::format("{} for {} images on {} threads", needed, images, threads)});
+}
+
 } // namespace
 
 CompileOptions::CompileOptions() : target(host_target()) {}
@@ -53,6 +69,8 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   e.times_.passes = watch.lap();
   LATHE_TRY(e.plan_, make_plan(e.graph_, options.target));
   e.times_.plan = watch.lap();
+  e.memory_limit_ = options.memory_limit;
+  LATHE_CHECK(check_memory(e, 1, 1)); // before code is made and weights are packed
 
   std::map<std::string, size_t> distinct;
   std::vector<KernelSpec> specs;
@@ -76,6 +94,15 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   return std::shared_ptr<const Executable>(std::move(executable));
 }
 
+int64_t Executable::memory_bytes(int64_t images, int threads) const {
+  int64_t bytes =
+      plan_.weight_bytes() + plan_.arena_bytes.at(images) + threads * scratch_per_thread(plan_);
+  for (auto *types : {&plan_.inputs, &plan_.outputs})
+    for (const Type &type : *types)
+      bytes += element_count(with_images(plan_, type.shape, images)) * int64_t(size_of(type.dtype));
+  return bytes;
+}
+
 Shape with_images(const Plan &plan, const Shape &shape, int64_t images) {
   Shape result = shape;
   if (plan.batched) result[0] = images;
@@ -91,6 +118,7 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
               .message = "bad number of images",
               .expected = plan.batched ? "1 to 1048576" : "1, for a network with fixed shapes",
               .found = fmt::format("{}", images)});
+  LATHE_CHECK(check_memory(*executable, images, pool ? pool->threads() : 1));
   std::unique_ptr<Request> r(new Request());
   r->executable_ = std::move(executable);
   r->pool_ = std::move(pool);
@@ -103,9 +131,7 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
   for (const Type &type : plan.inputs) r->inputs_.push_back(tensor(type));
   for (const Type &type : plan.outputs) r->outputs_.push_back(tensor(type));
   r->arena_ = allocate(size_t(plan.arena_bytes.at(images)));
-  // A page between the threads' scratch keeps their rows out of one another's cache sets.
-  r->scratch_per_thread_ =
-      plan.scratch_bytes == 0 ? 0 : (plan.scratch_bytes + 63) / 64 * 64 + 4096 + 64;
+  r->scratch_per_thread_ = scratch_per_thread(plan);
   int threads = r->pool_ ? r->pool_->threads() : 1;
   r->scratch_ = allocate(size_t(r->scratch_per_thread_ * threads));
   if (!r->arena_ || !r->scratch_)

@@ -13,6 +13,7 @@ namespace lathe {
 struct CompileOptions {
   Target target; // host_target() by default; must be one that this machine can run
   PipelineOptions passes;
+  int64_t memory_limit = 0; // bytes, of everything that `memory_bytes` counts; 0: none
   CompileOptions();
 };
 
@@ -25,12 +26,17 @@ struct CompileTimes { // milliseconds
 class Executable {
 public:
   // The graph's weights must be bound. Errors: invalid (weights without data, a broken graph),
-  // unsupported (an op no kernel covers, a target this machine lacks), usage (unknown passes).
+  // unsupported (an op no kernel covers, a target this machine lacks), usage (unknown passes),
+  // limit (one picture needs more memory than allowed).
   static Result<std::shared_ptr<const Executable>> compile(Graph graph,
                                                            const CompileOptions &options = {});
   const Plan &plan() const { return plan_; }
   const Graph &graph() const { return graph_; } // after the passes
   const CompileTimes &times() const { return times_; }
+  // What a request for so many images on so many threads will have taken, exactly and beforehand:
+  // packed weights, arena, scratch, inputs and outputs.
+  int64_t memory_bytes(int64_t images, int threads) const;
+  int64_t memory_limit() const { return memory_limit_; }
   KernelFunction function(size_t kernel) const { return functions_[kernel]; }
   const PackedWeights &weights() const { return weights_; }
 
@@ -41,13 +47,14 @@ private:
   std::unique_ptr<JitCode> code_;
   std::vector<KernelFunction> functions_; // one per kernel of the plan
   CompileTimes times_;
+  int64_t memory_limit_ = 0;
 };
 
 // One run at a time: the arena, scratch, inputs and outputs for a number of images.
 class Request {
 public:
   // `images` must be the graph's own unless the plan is batched. The pool may be shared by
-  // requests that do not run at the same time; null: this thread only.
+  // requests that do not run at the same time; null: this thread only. Errors: usage, limit.
   static Result<std::unique_ptr<Request>> create(std::shared_ptr<const Executable> executable,
                                                  int64_t images = 1,
                                                  std::shared_ptr<ThreadPool> pool = nullptr);
