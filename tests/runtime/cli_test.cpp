@@ -233,9 +233,8 @@ TEST_CASE("a write that fails is an error, and loses nothing that was there") {
 }
 
 TEST_CASE("a memory limit holds before anything is allocated") {
-  expect(
-      "run squeezenet1_1 --memory-limit 1000000", 6,
-      {"needs more memory than allowed", "at most 1000000 bytes", "for 1 images on 1 threads"});
+  expect("run squeezenet1_1 --memory-limit 1000000", 6,
+         {"needs more memory than allowed", "at most 1000000 bytes", "for 1 images on 1 threads"});
   expect("run lenet5 --memory-limit 1000000", 0, {});
   expect("run lenet5 --memory-limit 1000000 --batch 1000", 6, {"for 1000 images"});
   expect("run lenet5 --memory-limit -1", 2, {"--memory-limit"});
