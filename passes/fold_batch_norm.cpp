@@ -45,26 +45,10 @@ bool fold_into(Graph &graph, Node &node, Layer &layer, const Node &norm, const B
 } // namespace
 
 bool fold_batch_norm(Graph &graph) {
-  Uses uses(graph);
-  bool changed = false;
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    Node &norm = graph.nodes[n];
-    auto *op = std::get_if<BatchNorm>(&norm.op);
-    if (!op) continue;
-    int producer = uses.producer[norm.inputs[0]];
-    if (producer < 0 || uses.single_reader(norm.inputs[0]) != int(n)) continue;
-    Node &layer = graph.nodes[size_t(producer)];
-    bool folded = false;
-    if (auto *conv = std::get_if<Conv>(&layer.op))
-      folded = fold_into(graph, layer, *conv, norm, *op);
-    if (auto *dense = std::get_if<Dense>(&layer.op))
-      folded = fold_into(graph, layer, *dense, norm, *op);
-    if (!folded) continue;
-    take_over(graph, uses, producer, int(n));
-    changed = true;
-  }
-  drop_emptied(graph);
-  return changed;
+  return absorb_into_layers(graph, [&](Node &layer, auto &op, const Node &norm, size_t operand) {
+    auto *batch_norm = std::get_if<BatchNorm>(&norm.op);
+    return batch_norm && operand == 0 && fold_into(graph, layer, op, norm, *batch_norm);
+  });
 }
 
 } // namespace lathe

@@ -28,31 +28,16 @@ bool scale(Graph &graph, Node &node, const Layer &layer, BinaryKind kind,
 } // namespace
 
 bool fold_scale(Graph &graph) {
-  Uses uses(graph);
-  bool changed = false;
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    Node &product = graph.nodes[n];
-    auto *op = std::get_if<Binary>(&product.op);
-    if (!op || (op->kind != BinaryKind::mul && op->kind != BinaryKind::div)) continue;
-    const size_t side = op->kind == BinaryKind::mul && graph.constant(product.inputs[0]) ? 1 : 0;
-    const ConstantRef &constant = graph.constant(product.inputs[1 - side]);
-    const int producer = uses.producer[product.inputs[side]];
-    if (!constant || producer < 0 || uses.single_reader(product.inputs[side]) != int(n)) continue;
-    Node &layer = graph.nodes[size_t(producer)];
-    if (graph.type(layer.outputs[0]) != graph.type(product.outputs[0])) continue;
-    auto *conv = std::get_if<Conv>(&layer.op);
-    auto *dense = std::get_if<Dense>(&layer.op);
-    if (!conv && !dense) continue;
+  return absorb_into_layers(graph, [&](Node &layer, auto &op, const Node &product, size_t operand) {
+    auto *binary = std::get_if<Binary>(&product.op);
+    const bool scales = binary && (binary->kind == BinaryKind::mul ||
+                                   (binary->kind == BinaryKind::div && operand == 0));
+    if (!scales) return false;
+    const ConstantRef &constant = graph.constant(product.inputs[1 - operand]);
+    if (!constant) return false;
     ConstantRef factor = channel_vector(constant, graph.shape(product.outputs[0]));
-    if (!factor) continue;
-    const bool folded = conv ? scale(graph, layer, *conv, op->kind, factor)
-                             : scale(graph, layer, *dense, op->kind, factor);
-    if (!folded) continue;
-    take_over(graph, uses, producer, int(n));
-    changed = true;
-  }
-  drop_emptied(graph);
-  return changed;
+    return factor && scale(graph, layer, op, binary->kind, factor);
+  });
 }
 
 } // namespace lathe

@@ -1,6 +1,5 @@
 // max(x, a) and min(x, b) with numbers become clip; a clip of a clip becomes one; clip(x, 0, inf)
 // becomes ReLU: what exporters write for ReLU and ReLU6 looks alike, and fuses.
-#include "ir/evaluate.h"
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 

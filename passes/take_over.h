@@ -1,4 +1,5 @@
-// The one rewrite that all fusions share: a layer takes the place of the node that reads it.
+// The rewrite that all fusions share: a layer takes the place of the node that reads it; and the
+// walk of those that fold a node into the convolution or dense layer before it.
 #pragma once
 
 #include "ir/graph.h"
@@ -21,6 +22,35 @@ inline void take_over(Graph &graph, Uses &uses, int layer, int reader) {
 
 inline void drop_emptied(Graph &graph) {
   std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
+}
+
+// Offers every node to the convolution or dense layer that makes one of its operands, if nothing
+// else reads that and the node keeps its type. Where `absorb(layer, op of the layer, node,
+// operand)` says that it has changed the layer to make the node's result, the layer takes over.
+template <typename Absorb> bool absorb_into_layers(Graph &graph, const Absorb &absorb) {
+  Uses uses(graph);
+  bool changed = false;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node &node = graph.nodes[n];
+    for (size_t operand = 0; operand < node.inputs.size(); ++operand) {
+      const ValueId id = node.inputs[operand];
+      const int producer = uses.producer[id];
+      if (producer < 0 || uses.single_reader(id) != int(n)) continue;
+      if (graph.type(id) != graph.type(node.outputs[0])) continue;
+      Node &layer = graph.nodes[size_t(producer)];
+      bool absorbed = false;
+      if (auto *conv = std::get_if<Conv>(&layer.op))
+        absorbed = absorb(layer, *conv, node, operand);
+      else if (auto *dense = std::get_if<Dense>(&layer.op))
+        absorbed = absorb(layer, *dense, node, operand);
+      if (!absorbed) continue;
+      take_over(graph, uses, producer, int(n));
+      changed = true;
+      break;
+    }
+  }
+  drop_emptied(graph);
+  return changed;
 }
 
 } // namespace lathe

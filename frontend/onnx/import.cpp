@@ -2,8 +2,6 @@
 // use. Whatever cannot be read is collected, so that one error tells all of it.
 #include "frontend/onnx/import.h"
 
-#include "frontend/mapped_file.h"
-#include "frontend/onnx.h"
 #include "frontend/onnx/data.h"
 #include "ir/evaluate.h"
 
@@ -16,12 +14,6 @@
 #include <unordered_set>
 
 namespace lathe {
-
-struct OnnxModel::File {
-  std::shared_ptr<const void> owner;
-  std::string path;
-  onnx::ModelProto model;
-};
 
 namespace onnx {
 namespace {
@@ -632,52 +624,12 @@ Handler find_handler(Bytes op_type) {
   return found == table.end() ? nullptr : found->second;
 }
 
-} // namespace onnx
-
-// --- The public face
-
-Result<OnnxModel> OnnxModel::open(const std::string &path) {
-  LATHE_TRY(auto file, MappedFile::open(path));
-  return parse(file->bytes(), file, path);
-}
-
-Result<OnnxModel> OnnxModel::parse(std::span<const std::byte> bytes,
-                                   std::shared_ptr<const void> owner, const std::string &path) {
-  auto model = onnx::read_model({reinterpret_cast<const char *>(bytes.data()), bytes.size()});
-  if (!model) {
-    model.error().file = path;
-    return std::unexpected(std::move(model).error());
-  }
-  OnnxModel result;
-  std::unordered_set<std::string_view> defaults;
-  for (const onnx::TensorProto &t : model->graph.initializers) defaults.insert(t.name);
-  for (const onnx::ValueInfo &input : model->graph.inputs)
-    if (!defaults.contains(input.name)) result.inputs_.push_back(onnx::clean(input.name));
-  for (const onnx::ValueInfo &output : model->graph.outputs)
-    result.outputs_.push_back(onnx::clean(output.name));
-  result.file_ = std::make_shared<File>(File{std::move(owner), path, std::move(*model)});
-  return result;
-}
-
-std::vector<std::string> OnnxModel::ops() const {
-  std::set<std::string> names;
-  for (const onnx::NodeProto &node : file_->model.graph.nodes)
-    names.insert(onnx::clean(node.domain.empty()
-                                 ? std::string(node.op_type)
-                                 : fmt::format("{}.{}", node.domain, node.op_type)));
-  return {names.begin(), names.end()};
-}
-
-Result<Graph> OnnxModel::graph(const OnnxOptions &options) const {
-  if (options.batch < 1 || options.batch > (1 << 20))
-    return fail(Error{.code = ErrorCode::usage,
-                      .message = "bad number of images",
-                      .expected = "1 to 1048576",
-                      .found = fmt::format("{}", options.batch)});
+Result<Graph> import_graph(const ModelProto &model, const std::shared_ptr<const void> &owner,
+                           const std::string &path, const OnnxOptions &options) {
   // Inputs become constants only where the file needs their values; each round finds more of them.
   std::set<std::string, std::less<>> bound;
   while (true) {
-    onnx::Importer importer(file_->model, file_->owner, file_->path, options, bound);
+    Importer importer(model, owner, path, options, bound);
     auto graph = importer.run();
     const size_t before = bound.size();
     if (!graph)
@@ -687,4 +639,5 @@ Result<Graph> OnnxModel::graph(const OnnxOptions &options) const {
   }
 }
 
+} // namespace onnx
 } // namespace lathe

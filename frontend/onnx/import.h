@@ -1,13 +1,18 @@
-// One node of an ONNX file on its way into a graph: what handlers of ops see. Private to
-// frontend/onnx.
+// A model's way into a graph, and one of its nodes on that way: what handlers of ops see. Private
+// to frontend/onnx.
 #pragma once
 
+#include "frontend/onnx.h"
 #include "frontend/onnx/proto.h"
 #include "ir/graph.h"
 
 #include <span>
 
 namespace lathe::onnx {
+
+// The graph of a model whose bytes `owner` keeps alive; errors as OnnxModel::graph.
+Result<Graph> import_graph(const ModelProto &model, const std::shared_ptr<const void> &owner,
+                           const std::string &path, const OnnxOptions &options);
 
 using Values = std::vector<ValueId>;
 
