@@ -46,7 +46,7 @@ Result<std::shared_ptr<const Executable>> compile_layer(const Layer &l) {
   conv.stride = {l.stride, l.stride};
   conv.pad = {l.kernel / 2, l.kernel / 2, l.kernel / 2, l.kernel / 2};
   conv.bias = true;
-  conv.post = {PostOp{Unary{UnaryKind::relu}}};
+  conv.post = {FusedOp{Unary{UnaryKind::relu}}};
   ValueId w =
       graph.add_constant("w", literal_constant(random_weights({l.out, l.in, l.kernel, l.kernel})));
   ValueId b = graph.add_constant("b", literal_constant(random_weights({l.out})));

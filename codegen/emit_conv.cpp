@@ -1,7 +1,10 @@
-// Direct convolution. A task brings its input rows into zero-padded scratch (prologue), then runs
-// register tiles of pixels x output channels over all taps (product), then bias, post steps and
-// store (epilogue).
+// Direct convolution, alone or with its neighbours. A task brings its input rows into zero-padded
+// scratch (prologue), where a convolution before this one may compute them; runs register tiles of
+// pixels x output channels over all taps (product); then bias, post steps and store, or a pool
+// behind them (epilogue).
 #include "codegen/emitter.h"
+
+#include <memory>
 
 namespace lathe {
 namespace {
@@ -24,20 +27,120 @@ struct TileArguments {
   }
 };
 
-class ConvEmitter {
-public:
-  ConvEmitter(const ConvSpec &spec, const Target &target, llvm::Module &module)
-      : spec_(spec), target_(target), module_(module), extra_(post_operands(spec.post)) {}
+// What a task works on.
+struct Place {
+  IrValue image, group;
+};
 
-  void emit(const std::string &name) {
+// Rows of a convolution's result that a task wants: `count` from number `first` on, which may lie
+// outside the picture; where to, and how far apart rows and pixels are there.
+struct Rows {
+  IrValue first, count, to, row_pitch, pixel_pitch;
+  bool may_be_outside;
+};
+
+// One convolution of a chain.
+class Stage {
+public:
+  // Operands and parameters of the stage begin at these numbers; those of its source follow.
+  Stage(const ConvSpec &spec, const Target &target, llvm::Module &module, const std::string &name,
+        int first_operand, int first_param)
+      : spec_(spec), target_(target), module_(module), extra_(int(operands_of(spec.post))),
+        operands_(first_operand), params_(first_param) {
     large_ = tile_function(name + ".tile", spec_.tile_pixels);
-    small_ =
-        spec_.smaller_tile ? tile_function(name + ".tile_small", spec_.tile_pixels - 1) : nullptr;
-    kernel(name);
+    if (spec_.smaller_tile) small_ = tile_function(name + ".tile_small", spec_.tile_pixels - 1);
+    if (spec_.prologue == Prologue::convolve)
+      source_ = std::make_unique<Stage>(spec.source[0], target, module, name + ".source",
+                                        operands_ + int(spec.stage_operands()),
+                                        params_ + int(spec.stage_params()));
+  }
+  int end_of_operands() const { // of the whole chain, before its input
+    return source_ ? source_->end_of_operands() : operands_ + int(spec_.stage_operands());
+  }
+  int end_of_params() const {
+    return source_ ? source_->end_of_params() : params_ + int(spec_.stage_params());
   }
 
-private:
+  // The source of the product for result rows from `first_row` on; fills scratch.
+  void prepare(Emitter &e, const Place &at, IrValue first_row) const {
+    if (spec_.prologue == Prologue::none) return;
+    IrValue first = e.sub(e.mul(first_row, param(e, C::row_stride)), param(e, C::pad_top));
+    if (!source_) return copy_rows(e, at, first);
+    source_->prepare(e, at, first);
+    IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
+    IrValue row = e.mul(param(e, C::scratch_cols), pixel);
+    e.loop(param(e, C::scratch_rows),
+           [&](IrValue r) { border(e, r, e.add(first, r), [](IrValue) {}); });
+    Rows rows{first,
+              param(e, C::scratch_rows),
+              e.offset(scratch(e), e.mul(param(e, C::pad_left), pixel)),
+              row,
+              pixel,
+              true};
+    IrValue panels = source_->param(e, C::stage_panels);
+    e.loop(panels, [&](IrValue panel) { source_->panel(e, at, panel, rows); });
+  }
+
+  // One panel of the result's rows; `prepare` has been there.
+  void panel(Emitter &e, const Place &at, IrValue panel, const Rows &rows) const {
+    IrValue lanes = e.constant(panel_lanes()), panel_bytes = e.constant(panel_lanes() * 4);
+    IrValue panel_index = e.add(e.mul(at.group, param(e, C::stage_panels)), panel);
+    IrValue channel_bytes = e.mul(panel, panel_bytes);
+    TileArguments a{};
+    a.weights = e.offset(operand(e, C::weights), e.mul(panel_index, param(e, C::weight_panel)));
+    a.bias = spec_.bias ? e.offset(operand(e, C::first_vector), e.mul(panel_index, panel_bytes))
+                        : static_cast<IrValue>(
+                              llvm::ConstantPointerNull::get(llvm::cast<llvm::PointerType>(e.ptr)));
+    a.live_channels = e.sub(param(e, C::channels), e.mul(panel, lanes));
+    a.pixel_step = param(e, C::src_pixel_step);
+    a.tap_rows = param(e, C::tap_rows);
+    a.tap_row_pitch = param(e, C::tap_row_pitch);
+    a.tap_cols = param(e, C::tap_cols);
+    a.tap_col_pitch = param(e, C::tap_col_pitch);
+    a.depth = param(e, C::depth);
+    a.out_pixel = rows.pixel_pitch;
+    IrValues post;
+    const int first_post = operands_ + int(spec_.stage_operands()) - extra_;
+    for (int i = 0; i < extra_; ++i) {
+      const int pitches = C::first_post_pitch + 4 * i;
+      a.post_pixel.push_back(param(e, pitches + 2));
+      post.push_back(e.offset(
+          e.operand(first_post + i),
+          e.add(e.add(e.mul(at.image, param(e, pitches)), e.mul(at.group, param(e, pitches + 3))),
+                channel_bytes)));
+    }
+    IrValue source = first_source(e, at, rows.first);
+    e.loop(rows.count, [&](IrValue r) {
+      IrValue row = e.add(rows.first, r);
+      auto compute = [&] {
+        IrValues row_post;
+        for (int i = 0; i < extra_; ++i)
+          row_post.push_back(
+              e.offset(post[size_t(i)], e.mul(row, param(e, C::first_post_pitch + 4 * i + 1))));
+        tiles(e, a, e.offset(source, e.mul(r, param(e, C::src_row_step))),
+              e.offset(e.offset(rows.to, channel_bytes), e.mul(r, rows.row_pitch)), row_post);
+      };
+      if (!rows.may_be_outside) return compute();
+      e.when(e.ir.CreateICmpULT(row, param(e, C::stage_rows)), compute); // negative ones are huge
+    });
+  }
+
   int64_t panel_lanes() const { return spec_.tile_vectors * target_.lanes(); }
+  IrValue channels(Emitter &e) const { return param(e, C::channels); } // of a group
+
+private:
+  IrValue param(Emitter &e, int index) const { return e.param(params_ + index); }
+  IrValue operand(Emitter &e, int index) const { return e.operand(operands_ + index); }
+  IrValue scratch(Emitter &e) const { return e.offset(e.scratch, param(e, C::scratch_at)); }
+  IrValue input(Emitter &e, const Place &at) const { // of the image and group
+    return e.offset(e.operand(end_of_operands()), e.add(e.mul(at.image, param(e, C::in_image)),
+                                                        e.mul(at.group, param(e, C::in_group))));
+  }
+  // Where the product's taps begin for result row `first_row`.
+  IrValue first_source(Emitter &e, const Place &at, IrValue first_row) const {
+    if (spec_.prologue != Prologue::none) return scratch(e);
+    return e.offset(input(e, at), e.mul(first_row, param(e, C::src_row_step)));
+  }
 
   // One register tile of `pixels` x tile_vectors vectors, over all of K.
   llvm::Function *tile_function(const std::string &name, int64_t pixels) {
@@ -134,7 +237,7 @@ private:
           return e.offset(e.offset(base, e.mul(pitch, e.constant(i))), v * target_.vector_bytes);
         };
         IrValue mask = masks[size_t(v)];
-        IrValue value = emit_post(e, spec_.post, sums[size_t(i * vectors + v)], [&](int operand) {
+        IrValue value = emit_steps(e, spec_.post, sums[size_t(i * vectors + v)], [&](int operand) {
           return e.load(e.vector(), address(a.post[size_t(operand)], a.post_pixel[size_t(operand)]),
                         mask);
         });
@@ -142,146 +245,86 @@ private:
       }
   }
 
-  // Copies the input rows of one block into scratch, with zeros around the picture.
-  void prologue(Emitter &e, IrValue input, IrValue block) {
-    IrValue first_row = e.sub(e.mul(block, e.param(C::block_row_step)), e.param(C::pad_top));
-    IrValue channels = e.param(C::in_channels), columns = e.param(C::in_cols);
-    IrValue pixel_bytes = e.mul(channels, e.constant(4));
-    IrValue row_bytes = e.mul(e.param(C::scratch_cols), pixel_bytes);
-    IrValue left = e.mul(e.param(C::pad_left), pixel_bytes);
-    IrValue copied = e.mul(columns, pixel_bytes);
-    auto fill = [&](IrValue from, IrValue bytes) {
+  // Scratch row `r` of a source whose picture has `row`: zeros outside and around the picture,
+  // fill(address of the first pixel) inside.
+  void border(Emitter &e, IrValue r, IrValue row, const std::function<void(IrValue)> &fill) const {
+    IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
+    IrValue row_bytes = e.mul(param(e, C::scratch_cols), pixel);
+    IrValue left = e.mul(param(e, C::pad_left), pixel), inner = e.mul(param(e, C::in_cols), pixel);
+    IrValue to = e.offset(scratch(e), e.mul(r, row_bytes));
+    auto zeros = [&](IrValue from, IrValue bytes) {
       e.for_lanes(e.div(bytes, e.constant(4)), [&](IrValue first, IrValue mask) {
         e.store(e.zero(e.vector()), e.offset(from, e.mul(first, e.constant(4))), mask);
       });
     };
-    e.loop(e.param(C::scratch_rows), [&](IrValue r) {
-      IrValue row = e.add(first_row, r);
-      IrValue to = e.offset(e.scratch, e.mul(r, row_bytes));
-      IrValue inside = e.ir.CreateICmpULT(row, e.param(C::in_rows)); // a negative one is huge
-      e.when(
-          inside,
-          [&] {
-            IrValue from = e.offset(input, e.mul(row, e.param(C::in_row)));
-            fill(to, left);
-            IrValue middle = e.offset(to, left);
-            copy_row(e, from, middle, columns, channels);
-            fill(e.offset(middle, copied), e.sub(e.sub(row_bytes, left), copied));
-          },
-          [&] { fill(to, row_bytes); });
-    });
+    e.when(
+        e.ir.CreateICmpULT(row, param(e, C::in_rows)), // a negative one is huge
+        [&] {
+          zeros(to, left);
+          IrValue middle = e.offset(to, left);
+          fill(middle);
+          zeros(e.offset(middle, inner), e.sub(e.sub(row_bytes, left), inner));
+        },
+        [&] { zeros(to, row_bytes); });
   }
 
-  void copy_row(Emitter &e, IrValue from, IrValue to, IrValue columns, IrValue channels) {
-    IrValue pixel = e.param(C::in_pixel), four = e.constant(4);
-    IrValue pixel_bytes = e.mul(channels, four);
-    if (spec_.prologue == Prologue::copy) {
-      auto copy = [&](IrValue source, IrValue target, IrValue count) {
-        e.for_lanes(count, [&](IrValue first, IrValue mask) {
-          IrValue bytes = e.mul(first, four);
-          e.store(e.load(e.vector(), e.offset(source, bytes), mask), e.offset(target, bytes), mask);
-        });
-      };
-      e.when(
-          e.ir.CreateICmpEQ(pixel, pixel_bytes), [&] { copy(from, to, e.mul(columns, channels)); },
-          [&] {
-            e.loop(columns, [&](IrValue x) {
-              copy(e.offset(from, e.mul(x, pixel)), e.offset(to, e.mul(x, pixel_bytes)), channels);
-            });
-          });
-      return;
-    }
-    IrValue channel = e.param(C::in_channel);
-    e.loop(channels, [&](IrValue c) {
-      IrValue source = e.offset(from, e.mul(c, channel));
-      IrValue target = e.offset(to, e.mul(c, four));
-      e.loop(columns, [&](IrValue x) {
-        e.store(e.load(e.f32, e.offset(source, e.mul(x, pixel))),
-                e.offset(target, e.mul(x, pixel_bytes)));
+  // The input rows of one block, from number `first` on, with `pre` applied.
+  void copy_rows(Emitter &e, const Place &at, IrValue first) const {
+    IrValue from = input(e, at);
+    e.loop(param(e, C::scratch_rows), [&](IrValue r) {
+      IrValue row = e.add(first, r);
+      border(e, r, row, [&](IrValue to) {
+        copy_row(e, at, e.offset(from, e.mul(row, param(e, C::in_row))), to);
       });
     });
   }
 
-  void kernel(const std::string &name) {
-    Emitter e(module_, target_, name, size_t(C::bias_operand) + spec_.bias + size_t(extra_));
-    const int first_post = C::bias_operand + spec_.bias;
-    IrValue none = e.constant(-1);
-    e.loop(e.begin, e.end, e.constant(1), {none}, [&](IrValue task, const IrValues &state) {
-      IrValue panel_group = e.rem(task, e.param(C::panel_groups));
-      IrValue source_id = e.div(task, e.param(C::panel_groups)); // image, group, block
-      IrValue block = e.rem(source_id, e.param(C::row_blocks));
-      IrValue image_group = e.div(source_id, e.param(C::row_blocks));
-      IrValue group = e.rem(image_group, e.param(C::groups));
-      IrValue image = e.div(image_group, e.param(C::groups));
-      auto place = [&](IrValue base, int pitches) { // of image and group
-        return e.offset(base,
-                        e.add(e.mul(image, e.param(pitches)), e.mul(group, e.param(pitches + 3))));
+  void copy_row(Emitter &e, const Place &at, IrValue from, IrValue to) const {
+    IrValue channels = param(e, C::in_channels), columns = param(e, C::in_cols);
+    IrValue pixel = param(e, C::in_pixel), four = e.constant(4);
+    IrValue pixel_bytes = e.mul(channels, four);
+    IrValues vectors; // of this group
+    for (size_t i = 0; i < operands_of(spec_.pre); ++i)
+      vectors.push_back(e.offset(operand(e, C::first_vector + spec_.bias + int(i)),
+                                 e.mul(at.group, pixel_bytes)));
+    // `count` channels of one pixel, or, without `pre`, of several that follow each other.
+    auto copy = [&](IrValue source, IrValue target, IrValue count) {
+      e.for_lanes(count, [&](IrValue first, IrValue mask) {
+        IrValue bytes = e.mul(first, four);
+        auto load = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
+        IrValue value =
+            emit_steps(e, spec_.pre, load(source), [&](int i) { return load(vectors[size_t(i)]); });
+        e.store(value, e.offset(target, bytes), mask);
+      });
+    };
+    if (spec_.prologue == Prologue::copy) {
+      auto pixel_by_pixel = [&] {
+        e.loop(columns, [&](IrValue x) {
+          copy(e.offset(from, e.mul(x, pixel)), e.offset(to, e.mul(x, pixel_bytes)), channels);
+        });
       };
-      IrValue input = e.offset(e.operand(C::input), e.add(e.mul(image, e.param(C::in_image)),
-                                                          e.mul(group, e.param(C::in_group))));
-      IrValue source = input;
-      if (spec_.prologue == Prologue::none) {
-        source =
-            e.offset(input, e.mul(e.mul(block, e.param(C::block_rows)), e.param(C::src_row_step)));
-      } else {
-        // Consecutive tasks of one thread often share their input rows.
-        e.when(e.ir.CreateICmpNE(source_id, state[0]), [&] { prologue(e, input, block); });
-        source = e.scratch;
-      }
-      panels(e, group, panel_group, block, source, place(e.operand(C::output), C::out_image), [&] {
-        IrValues post;
-        for (int i = 0; i < extra_; ++i)
-          post.push_back(place(e.operand(first_post + i), C::first_post_pitch + 4 * i));
-        return post;
-      }());
-      return IrValues{source_id};
-    });
-    e.ir.CreateRetVoid();
-  }
-
-  void panels(Emitter &e, IrValue group, IrValue panel_group, IrValue block, IrValue source,
-              IrValue out, const IrValues &post) {
-    IrValue first_panel = e.mul(panel_group, e.param(C::panels_per_task));
-    IrValue last_panel =
-        e.minimum(e.add(first_panel, e.param(C::panels_per_task)), e.param(C::panels));
-    IrValue first_row = e.mul(block, e.param(C::block_rows));
-    IrValue rows = e.minimum(e.param(C::block_rows), e.sub(e.param(C::rows), first_row));
-    IrValue lanes = e.constant(panel_lanes()), panel_bytes = e.constant(panel_lanes() * 4);
-    e.loop(first_panel, last_panel, e.constant(1), [&](IrValue panel) {
-      IrValue panel_index = e.add(e.mul(group, e.param(C::panels)), panel);
-      IrValue channel_bytes = e.mul(panel, panel_bytes);
-      TileArguments a{};
-      a.weights = e.offset(e.operand(C::weights), e.mul(panel_index, e.param(C::weight_panel)));
-      a.bias = spec_.bias ? e.offset(e.operand(C::bias_operand), e.mul(panel_index, panel_bytes))
-                          : static_cast<IrValue>(llvm::ConstantPointerNull::get(
-                                llvm::cast<llvm::PointerType>(e.ptr)));
-      a.live_channels = e.sub(e.param(C::channels), e.mul(panel, lanes));
-      a.pixel_step = e.param(C::src_pixel_step);
-      a.tap_rows = e.param(C::tap_rows);
-      a.tap_row_pitch = e.param(C::tap_row_pitch);
-      a.tap_cols = e.param(C::tap_cols);
-      a.tap_col_pitch = e.param(C::tap_col_pitch);
-      a.depth = e.param(C::depth);
-      a.out_pixel = e.param(C::out_pixel);
-      for (int i = 0; i < extra_; ++i)
-        a.post_pixel.push_back(e.param(C::first_post_pitch + 4 * i + 2));
-      e.loop(rows, [&](IrValue r) {
-        IrValue row = e.add(first_row, r);
-        IrValue row_source = e.offset(source, e.mul(r, e.param(C::src_row_step)));
-        IrValue row_out = e.offset(e.offset(out, e.mul(row, e.param(C::out_row))), channel_bytes);
-        IrValues row_post;
-        for (int i = 0; i < extra_; ++i)
-          row_post.push_back(e.offset(
-              e.offset(post[size_t(i)], e.mul(row, e.param(C::first_post_pitch + 4 * i + 1))),
-              channel_bytes));
-        tiles(e, a, row_source, row_out, row_post);
+      if (!spec_.pre.empty()) return pixel_by_pixel();
+      return e.when(
+          e.ir.CreateICmpEQ(pixel, pixel_bytes), [&] { copy(from, to, e.mul(columns, channels)); },
+          pixel_by_pixel);
+    }
+    IrValue channel = param(e, C::in_channel);
+    e.loop(channels, [&](IrValue c) {
+      IrValue bytes = e.mul(c, four);
+      IrValue source = e.offset(from, e.mul(c, channel)), target = e.offset(to, bytes);
+      IrValues factors;
+      for (IrValue vector : vectors) factors.push_back(e.load(e.f32, e.offset(vector, bytes)));
+      e.loop(columns, [&](IrValue x) {
+        IrValue value = e.load(e.f32, e.offset(source, e.mul(x, pixel)));
+        value = emit_steps(e, spec_.pre, value, [&](int i) { return factors[size_t(i)]; });
+        e.store(value, e.offset(target, e.mul(x, pixel_bytes)));
       });
     });
   }
 
   // One output row: large tiles, then small ones.
-  void tiles(Emitter &e, TileArguments a, IrValue source, IrValue out, const IrValues &post) {
-    IrValue large_tiles = e.param(C::large_tiles);
+  void tiles(Emitter &e, TileArguments a, IrValue source, IrValue out, const IrValues &post) const {
+    IrValue large_tiles = param(e, C::large_tiles);
     auto call = [&](llvm::Function *function, IrValue first_pixel) {
       a.source = e.offset(source, e.mul(first_pixel, a.pixel_step));
       a.out = e.offset(out, e.mul(first_pixel, a.out_pixel));
@@ -292,7 +335,7 @@ private:
     };
     e.loop(large_tiles, [&](IrValue t) { call(large_, e.mul(t, e.constant(spec_.tile_pixels))); });
     if (!small_) return;
-    e.loop(large_tiles, e.param(C::tiles), e.constant(1), [&](IrValue t) {
+    e.loop(large_tiles, param(e, C::tiles), e.constant(1), [&](IrValue t) {
       call(small_, e.add(e.mul(t, e.constant(spec_.tile_pixels - 1)), large_tiles));
     });
   }
@@ -300,15 +343,99 @@ private:
   const ConvSpec &spec_;
   const Target &target_;
   llvm::Module &module_;
-  const int extra_;
+  const int extra_; // post operands
+  const int operands_, params_;
   llvm::Function *large_ = nullptr, *small_ = nullptr;
+  std::unique_ptr<Stage> source_;
+};
+
+// The loop over tasks.
+class ConvEmitter {
+public:
+  ConvEmitter(const ConvSpec &spec, const Target &target, llvm::Module &module,
+              const std::string &name)
+      : spec_(spec),
+        stage_(spec, target, module, name, C::first_stage_operand, C::first_stage_param),
+        e_(module, target, name, size_t(stage_.end_of_operands() + 1)) {}
+
+  void emit() {
+    Emitter &e = e_;
+    // Consecutive tasks of one thread often share their source.
+    e.loop(
+        e.begin, e.end, e.constant(1), {e.constant(-1)}, [&](IrValue task, const IrValues &state) {
+          IrValue panel_group = e.rem(task, e.param(C::panel_groups));
+          IrValue source = e.div(task, e.param(C::panel_groups)); // image, group, block
+          IrValue block = e.rem(source, e.param(C::row_blocks));
+          IrValue image_group = e.div(source, e.param(C::row_blocks));
+          Place at{e.div(image_group, e.param(C::groups)), e.rem(image_group, e.param(C::groups))};
+          IrValue first = e.mul(block, e.param(C::block_rows));
+          IrValue rows = e.minimum(e.param(C::block_rows), e.sub(e.param(C::rows), first));
+          e.when(e.ir.CreateICmpNE(source, state[0]),
+                 [&] { stage_.prepare(e, at, spec_.pool ? first_conv_row(first) : first); });
+          IrValue first_panel = e.mul(panel_group, e.param(C::panels_per_task));
+          IrValue last_panel =
+              e.minimum(e.add(first_panel, e.param(C::panels_per_task)), e.param(C::panels));
+          e.loop(first_panel, last_panel, e.constant(1), [&](IrValue panel) {
+            spec_.pool ? pool(at, panel, first, rows) : store(at, panel, first, rows);
+          });
+          return IrValues{source};
+        });
+    e.ir.CreateRetVoid();
+  }
+
+private:
+  IrValue scratch_param(C::PoolParam index) { return e_.param(stage_.end_of_params() + index); }
+  int first_pool_param() const { return stage_.end_of_params() + C::first_pool_param; }
+  IrValue pool_param(PoolSpec::Param index) { return e_.param(first_pool_param() + index); }
+  IrValue first_conv_row(IrValue first_pool_row) {
+    return e_.sub(e_.mul(first_pool_row, pool_param(PoolSpec::stride_h)),
+                  pool_param(PoolSpec::pad_top));
+  }
+  IrValue output(const Place &at, IrValue row) {
+    Emitter &e = e_;
+    return e.offset(e.operand(C::output), e.add(e.add(e.mul(at.image, e.param(C::out_image)),
+                                                      e.mul(at.group, e.param(C::out_group))),
+                                                e.mul(row, e.param(C::out_row))));
+  }
+
+  void store(const Place &at, IrValue panel, IrValue first, IrValue rows) {
+    stage_.panel(
+        e_, at, panel,
+        {first, rows, output(at, first), e_.param(C::out_row), e_.param(C::out_pixel), false});
+  }
+
+  // The panel's rows go into scratch, and from there as pooled rows into the output.
+  void pool(const Place &at, IrValue panel, IrValue first, IrValue rows) {
+    Emitter &e = e_;
+    IrValue first_conv = first_conv_row(first);
+    IrValue channel_bytes = e.mul(panel, e.constant(stage_.panel_lanes() * 4));
+    IrValue row_pitch = pool_param(PoolSpec::in_row);
+    IrValue to = e.offset(e.scratch, scratch_param(C::pool_at));
+    // The stage adds the panel's place among the channels, scratch holds one panel.
+    stage_.panel(e, at, panel,
+                 {first_conv, scratch_param(C::conv_rows),
+                  e.offset(to, e.sub(e.constant(0), channel_bytes)), row_pitch,
+                  pool_param(PoolSpec::in_pixel), true});
+    IrValue lanes = e.constant(stage_.panel_lanes());
+    IrValue live = e.minimum(e.sub(stage_.channels(e), e.mul(panel, lanes)), lanes);
+    PoolRow pooled{e, *spec_.pool, first_pool_param()};
+    IrValue picture = e.offset(to, e.sub(e.constant(0), e.mul(first_conv, row_pitch)));
+    e.loop(rows, [&](IrValue r) {
+      IrValue row = e.add(first, r);
+      pooled.emit(row, picture, e.offset(output(at, row), channel_bytes), live);
+    });
+  }
+
+  const ConvSpec &spec_;
+  Stage stage_;
+  Emitter e_;
 };
 
 } // namespace
 
 void emit(const ConvSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
-  ConvEmitter(spec, target, module).emit(name);
+  ConvEmitter(spec, target, module, name).emit();
 }
 
 } // namespace lathe

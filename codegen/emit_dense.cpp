@@ -55,7 +55,7 @@ IrValues dots(Emitter &e, IrValue x, const IrValues &rows, IrValue depth) {
 
 void emit(const DenseSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
-  const int extra = post_operands(spec.post);
+  const int extra = int(operands_of(spec.post));
   const int first_post = D::bias_operand + spec.bias;
   Emitter e(module, target, name, size_t(first_post + extra));
   IrValue outputs = e.param(D::outputs), depth = e.param(D::depth);
@@ -77,7 +77,7 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
     if (spec.bias)
       value =
           e.ir.CreateFAdd(value, e.load(quad, e.offset(e.operand(D::bias_operand), bytes), mask));
-    value = emit_post(e, spec.post, value, [&](int i) {
+    value = emit_steps(e, spec.post, value, [&](int i) {
       IrValue base =
           e.offset(e.operand(first_post + i), e.mul(image, e.param(D::first_post_pitch + i)));
       return e.load(quad, e.offset(base, bytes), mask);

@@ -11,32 +11,31 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
   Emitter e(module, target, name, 2);
   IrValue one = e.constant(1), four = e.constant(4), zero = e.constant(0);
   IrValue channels = e.param(L::channels), before = e.param(L::before), after = e.param(L::after);
-  const int64_t lanes = target.lanes();
 
+  // The pixel's channels lie in scratch from here on, with zeros before and behind them: whole
+  // vectors, since what lies behind the last channel is zero as well.
+  IrValue line = e.offset(e.scratch, e.mul(before, four));
+  auto at = [&](IrValue base, IrValue channel) { return e.offset(base, e.mul(channel, four)); };
+  auto clear = [&] {
+    e.for_lanes(e.add(e.add(channels, e.constant(2 * target.lanes())), e.add(before, after)),
+                [&](IrValue first, IrValue mask) {
+                  e.store(e.zero(e.vector()), at(e.scratch, first), mask);
+                });
+  };
   // y[c] for the vector of channels that begins at `first`; squares are summed from channel
-  // c-before to c+after, ascending, those outside the picture's channels as zeros.
-  auto lane_numbers = [&] {
-    std::vector<llvm::Constant *> numbers;
-    for (int64_t i = 0; i < lanes; ++i) numbers.push_back(e.ir.getInt64(uint64_t(i)));
-    return llvm::ConstantVector::get(numbers);
-  }();
-  auto normalise = [&](IrValue in, IrValue out, IrValue first, IrValue mask) {
-    IrValue sum =
-        e.loop(e.sub(zero, before), e.add(after, one), one, {e.zero(e.vector())},
-               [&](IrValue shift, const IrValues &state) {
-                 IrValue channel = e.add(first, shift);
-                 IrValue position = e.ir.CreateAdd(e.broadcast(channel, lanes), lane_numbers);
-                 IrValue inside = // a negative position is huge
-                     e.ir.CreateICmpULT(position, e.broadcast(channels, lanes));
-                 IrValue x = e.load(e.vector(), e.offset(in, e.mul(channel, four)), inside);
-                 return IrValues{e.fma(x, x, state[0])};
-               })[0];
-    IrValue x = e.load(e.vector(), e.offset(in, e.mul(first, four)), mask);
+  // c-before to c+after, ascending.
+  auto normalise = [&](IrValue out, IrValue first, IrValue mask) {
+    IrValue sum = e.loop(e.sub(zero, before), e.add(after, one), one, {e.zero(e.vector())},
+                         [&](IrValue shift, const IrValues &state) {
+                           IrValue x = e.load(e.vector(), at(line, e.add(first, shift)));
+                           return IrValues{e.fma(x, x, state[0])};
+                         })[0];
     IrValue base = e.fma(sum, e.splat(e.vector(), spec.scale), e.splat(e.vector(), spec.k));
-    e.store(e.ir.CreateFMul(x, e.power(base, -double(spec.beta))),
-            e.offset(out, e.mul(first, four)), mask);
+    e.store(e.ir.CreateFMul(e.load(e.vector(), at(line, first)), e.power(base, -double(spec.beta))),
+            at(out, first), mask);
   };
 
+  clear();
   e.loop(e.begin, e.end, one, [&](IrValue task) {
     IrValue row = e.rem(task, e.param(L::rows)), image = e.div(task, e.param(L::rows));
     IrValue in = e.offset(e.operand(L::input), e.add(e.mul(image, e.param(L::in_image)),
@@ -46,7 +45,10 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
     e.loop(e.param(L::cols), [&](IrValue column) {
       IrValue from = e.offset(in, e.mul(column, e.param(L::in_pixel)));
       IrValue to = e.offset(out, e.mul(column, e.param(L::out_pixel)));
-      e.for_lanes(channels, [&](IrValue first, IrValue mask) { normalise(from, to, first, mask); });
+      e.for_lanes(channels, [&](IrValue first, IrValue mask) {
+        e.store(e.load(e.vector(), at(from, first), mask), at(line, first));
+      });
+      e.for_lanes(channels, [&](IrValue first, IrValue mask) { normalise(to, first, mask); });
     });
   });
   e.ir.CreateRetVoid();

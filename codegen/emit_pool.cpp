@@ -1,14 +1,17 @@
 // Max, average and sum pooling over NHWC, a vector of channels at a time; taps outside are skipped.
 #include "codegen/emitter.h"
 
+#include <limits>
+
 namespace lathe {
 
-void emit(const PoolSpec &spec, const Target &target, const std::string &name,
-          llvm::Module &module) {
-  using P = PoolSpec;
-  Emitter e(module, target, name, 2);
+using P = PoolSpec;
+
+void PoolRow::emit(IrValue row, IrValue in, IrValue out, IrValue channels) {
+  const Target &target = e.target;
   const bool max = spec.kind == PoolKind::max;
   IrValue zero = e.constant(0), one = e.constant(1), four = e.constant(4);
+  auto param = [&](int index) { return e.param(first_param + index); };
 
   // The taps [first, last) of a window at `start` that fall on [low, high), `dilation` apart.
   struct Range {
@@ -22,52 +25,77 @@ void emit(const PoolSpec &spec, const Target &target, const std::string &name,
     return Range{first, e.maximum(last, first)};
   };
 
-  e.loop(e.begin, e.end, one, [&](IrValue task) {
-    IrValue row = e.rem(task, e.param(P::out_rows)), image = e.div(task, e.param(P::out_rows));
-    IrValue in = e.offset(e.operand(P::input), e.mul(image, e.param(P::in_image)));
-    IrValue out = e.offset(e.offset(e.operand(P::output), e.mul(image, e.param(P::out_image))),
-                           e.mul(row, e.param(P::out_row)));
-    IrValue dilation_h = e.param(P::dilation_h), dilation_w = e.param(P::dilation_w);
-    IrValue y = e.sub(e.mul(row, e.param(P::stride_h)), e.param(P::pad_top));
-    Range rows = clip(y, e.param(P::kernel_h), dilation_h, zero, e.param(P::in_rows));
-    e.loop(e.param(P::out_cols), [&](IrValue column) {
-      IrValue x = e.sub(e.mul(column, e.param(P::stride_w)), e.param(P::pad_left));
-      Range cols = clip(x, e.param(P::kernel_w), dilation_w, zero, e.param(P::in_cols));
-      Range counted_rows = rows, counted_cols = cols;
-      if (spec.count_include_pad) {
-        IrValue top = e.sub(zero, e.param(P::pad_top)), left = e.sub(zero, e.param(P::pad_left));
-        counted_rows =
-            clip(y, e.param(P::kernel_h), dilation_h, top, e.add(top, e.param(P::padded_rows)));
-        counted_cols =
-            clip(x, e.param(P::kernel_w), dilation_w, left, e.add(left, e.param(P::padded_cols)));
-      }
-      IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
-                           e.sub(counted_cols.last, counted_cols.first));
-      IrValue divisor =
-          spec.kind != PoolKind::average
-              ? nullptr
-              : e.broadcast(e.ir.CreateSIToFP(e.maximum(taps, one), e.f32), target.lanes());
-      IrValue pixel_out = e.offset(out, e.mul(column, e.param(P::out_pixel)));
-      e.for_lanes(e.param(P::channels), [&](IrValue channel, IrValue mask) {
-        IrValue bytes = e.mul(channel, four);
-        IrValue start =
-            max ? e.splat(e.vector(), -std::numeric_limits<float>::infinity()) : e.zero(e.vector());
-        auto over_rows = [&](IrValue kh, const IrValues &row_state) {
-          IrValue line = e.offset(
-              in, e.add(bytes, e.mul(e.add(y, e.mul(kh, dilation_h)), e.param(P::in_row))));
-          return e.loop(
-              cols.first, cols.last, one, row_state, [&](IrValue kw, const IrValues &state) {
-                IrValue at =
-                    e.offset(line, e.mul(e.add(x, e.mul(kw, dilation_w)), e.param(P::in_pixel)));
-                IrValue value = e.load(e.vector(), at, mask);
-                return IrValues{max ? e.fmax(value, state[0]) : e.ir.CreateFAdd(state[0], value)};
-              });
-        };
-        IrValue result = e.loop(rows.first, rows.last, one, {start}, over_rows)[0];
-        if (divisor) result = e.ir.CreateFDiv(result, divisor);
-        e.store(result, e.offset(pixel_out, bytes), mask);
+  IrValue dilation_h = param(P::dilation_h), dilation_w = param(P::dilation_w);
+  IrValue y = e.sub(e.mul(row, param(P::stride_h)), param(P::pad_top));
+  Range rows = clip(y, param(P::kernel_h), dilation_h, zero, param(P::in_rows));
+  e.loop(param(P::out_cols), [&](IrValue column) {
+    IrValue x = e.sub(e.mul(column, param(P::stride_w)), param(P::pad_left));
+    Range cols = clip(x, param(P::kernel_w), dilation_w, zero, param(P::in_cols));
+    Range counted_rows = rows, counted_cols = cols;
+    if (spec.count_include_pad) {
+      IrValue top = e.sub(zero, param(P::pad_top)), left = e.sub(zero, param(P::pad_left));
+      counted_rows =
+          clip(y, param(P::kernel_h), dilation_h, top, e.add(top, param(P::padded_rows)));
+      counted_cols =
+          clip(x, param(P::kernel_w), dilation_w, left, e.add(left, param(P::padded_cols)));
+    }
+    IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
+                         e.sub(counted_cols.last, counted_cols.first));
+    IrValue divisor =
+        spec.kind != PoolKind::average
+            ? nullptr
+            : e.broadcast(e.ir.CreateSIToFP(e.maximum(taps, one), e.f32), target.lanes());
+    IrValue pixel_out = e.offset(out, e.mul(column, param(P::out_pixel)));
+    e.for_lanes(channels, [&](IrValue channel, IrValue mask) {
+      IrValue bytes = e.mul(channel, four);
+      auto vector = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
+      IrValues factors;
+      for (IrValue operand : pre) factors.push_back(vector(operand));
+      IrValue start =
+          max ? e.splat(e.vector(), -std::numeric_limits<float>::infinity()) : e.zero(e.vector());
+      auto over_rows = [&](IrValue kh, const IrValues &row_state) {
+        IrValue line =
+            e.offset(in, e.add(bytes, e.mul(e.add(y, e.mul(kh, dilation_h)), param(P::in_row))));
+        return e.loop(
+            cols.first, cols.last, one, row_state, [&](IrValue kw, const IrValues &state) {
+              IrValue at =
+                  e.offset(line, e.mul(e.add(x, e.mul(kw, dilation_w)), param(P::in_pixel)));
+              IrValue value = emit_steps(e, spec.pre, e.load(e.vector(), at, mask),
+                                         [&](int i) { return factors[size_t(i)]; });
+              return IrValues{max ? e.fmax(value, state[0]) : e.ir.CreateFAdd(state[0], value)};
+            });
+      };
+      IrValue result = e.loop(rows.first, rows.last, one, {start}, over_rows)[0];
+      if (divisor) result = e.ir.CreateFDiv(result, divisor);
+      if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
+      result = emit_steps(e, spec.post, result, [&](int i) {
+        return vector(
+            e.offset(post[size_t(i)], e.mul(column, param(P::first_post_pitch + 3 * i + 2))));
       });
+      e.store(result, e.offset(pixel_out, bytes), mask);
     });
+  });
+}
+
+void emit(const PoolSpec &spec, const Target &target, const std::string &name,
+          llvm::Module &module) {
+  const int pre = int(operands_of(spec.pre)), post = int(operands_of(spec.post));
+  Emitter e(module, target, name, size_t(P::first_vector + spec.bias + pre + post));
+  int next = P::first_vector;
+  PoolRow pool{e, spec, 0};
+  if (spec.bias) pool.bias = e.operand(next++);
+  for (int i = 0; i < pre; ++i) pool.pre.push_back(e.operand(next++));
+  e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
+    IrValue row = e.rem(task, e.param(P::out_rows)), image = e.div(task, e.param(P::out_rows));
+    auto place = [&](int operand, int pitches) { // of the image and the row
+      return e.offset(e.operand(operand),
+                      e.add(e.mul(image, e.param(pitches)), e.mul(row, e.param(pitches + 1))));
+    };
+    pool.post.clear();
+    for (int i = 0; i < post; ++i)
+      pool.post.push_back(place(next + i, P::first_post_pitch + 3 * i));
+    pool.emit(row, e.offset(e.operand(P::input), e.mul(image, e.param(P::in_image))),
+              place(P::output, P::out_image), e.param(P::channels));
   });
   e.ir.CreateRetVoid();
 }

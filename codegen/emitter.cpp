@@ -500,22 +500,16 @@ IrValue Emitter::integer_binary(BinaryKind kind, IrValue a, IrValue b) {
   return ir.CreateSelect(ir.CreateICmpSLT(a, zero(type)), mul(a, b), a);
 }
 
-IrValue emit_post(Emitter &e, const std::vector<PostOp> &post, IrValue value,
-                  const std::function<IrValue(int)> &load_operand) {
+IrValue emit_steps(Emitter &e, const std::vector<FusedOp> &steps, IrValue value,
+                   const std::function<IrValue(int)> &operand) {
   int next = 0;
-  for (const PostOp &step : post) {
+  for (const FusedOp &step : steps) {
     if (auto *unary = std::get_if<Unary>(&step.op))
       value = e.unary(*unary, value);
     else
-      value = e.binary(std::get<Binary>(step.op).kind, value, load_operand(next++));
+      value = e.binary(std::get<Binary>(step.op).kind, value, operand(next++));
   }
   return value;
-}
-
-int post_operands(const std::vector<PostOp> &post) {
-  int count = 0;
-  for (const PostOp &step : post) count += std::holds_alternative<Binary>(step.op);
-  return count;
 }
 
 } // namespace lathe

@@ -101,11 +101,20 @@ private:
   int first_param_ = 0;
 };
 
-// Applies a Conv's or Dense's post steps to `value`; `operand(i, type)` loads the i-th post
-// operand.
-IrValue emit_post(Emitter &e, const std::vector<PostOp> &post, IrValue value,
-                  const std::function<IrValue(int)> &load_operand);
-int post_operands(const std::vector<PostOp> &post);
+// Applies a layer's fused steps to `value`; `operand(i)` loads the i-th one's second operand.
+IrValue emit_steps(Emitter &e, const std::vector<FusedOp> &steps, IrValue value,
+                   const std::function<IrValue(int)> &operand);
+
+// One row of a pool's result, for kernels that pool.
+struct PoolRow {
+  Emitter &e;
+  const PoolSpec &spec;
+  int first_param;              // of PoolSpec's list
+  IrValue bias = nullptr;       // addresses: of vectors over the channels,
+  IrValues pre = {}, post = {}; // and of this row in the operands of `post`
+  // `in` is the address of the image's first pixel (which need not exist), `out` the row's.
+  void emit(IrValue row, IrValue in, IrValue out, IrValue channels);
+};
 
 // One per kernel spec; each emits the global function `name` into the module.
 void emit(const ConvSpec &spec, const Target &target, const std::string &name,

@@ -187,8 +187,9 @@ private:
   }
 
   template <typename Layer>
-    requires(std::is_same_v<Layer, Conv> || std::is_same_v<Layer, Dense>)
-  Result<Tensors> evaluate_node(const Node &node, const Layer &layer) {
+  requires(std::is_same_v<Layer, Conv> ||
+           std::is_same_v<Layer, Dense>) Result<Tensors> evaluate_node(const Node &node,
+                                                                       const Layer &layer) {
     const float rms = wanted_rms(node);
     if (layer.bias) draw_shift(node.inputs[2], rms);
     const Shape &shape = graph_.shape(node.inputs[1]);
@@ -199,6 +200,7 @@ private:
 
     Layer sum_only = layer;
     sum_only.bias = false;
+    if constexpr (std::is_same_v<Layer, Conv>) sum_only.pre.clear();
     sum_only.post.clear();
     Tensors inputs(2);
     for (size_t i = 0; i < 2; ++i) {
@@ -208,7 +210,7 @@ private:
     const double measured = moments(sums[0]).rms();
     const float factor = measured > 0 && std::isfinite(measured) ? coarse(rms / measured) : 1;
     scale(drawn[0], factor);
-    if (!layer.post.empty()) return evaluate_as_it_is(node);
+    if (!pre_of(layer).empty() || !layer.post.empty()) return evaluate_as_it_is(node);
     scale(sums[0], factor); // instead of a second evaluation
     if (!layer.bias) return sums;
     LATHE_TRY(Tensor bias, value(node.inputs[2]));

@@ -96,21 +96,6 @@ template <typename Body> void in_parallel(int64_t count, double work, const Body
   if (other.joinable()) other.join();
 }
 
-// The bias of a layer's channel and its fused steps, applied to the sum of the element at `index`.
-template <typename Op>
-float finish(const Op &op, std::span<const Tensor> in, int64_t channel, int64_t index, double sum) {
-  if (op.bias) sum += double{in[2].f32()[static_cast<size_t>(channel)]};
-  size_t operand = fixed_inputs(op);
-  for (const PostOp &step : op.post) {
-    if (auto *unary = std::get_if<Unary>(&step.op))
-      sum = apply(*unary, sum);
-    else
-      sum = apply(std::get<Binary>(step.op).kind, sum,
-                  double{in[operand++].f32()[static_cast<size_t>(index)]});
-  }
-  return static_cast<float>(sum);
-}
-
 } // namespace
 
 Tensors compute(const Conv &op, const Operands &a) {
@@ -132,7 +117,8 @@ Tensors compute(const Conv &op, const Operands &a) {
     layer.in_w = layer.out_w = xs[2] * xs[3];
     layer.in_h = layer.out_h = 1;
   }
-  const float *x = a.x().f32().data();
+  const Tensor input = prepared(op, a.in);
+  const float *x = input.f32().data();
   float *y = result.f32_mutable().data();
 
   // All rows of up to four output channels, from `channel` on, of one image.

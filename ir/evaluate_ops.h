@@ -43,6 +43,41 @@ template <typename T> T saturate(float value) {
 
 double apply(const Unary &op, double x);
 double apply(BinaryKind kind, double a, double b);
+// Fused steps in order; `operand` gives the second operand of the i-th binary one.
+template <typename Operand>
+double apply(const std::vector<FusedOp> &steps, double x, const Operand &operand) {
+  size_t next = 0;
+  for (const FusedOp &step : steps) {
+    if (auto *unary = std::get_if<Unary>(&step.op))
+      x = apply(*unary, x);
+    else
+      x = apply(std::get<Binary>(step.op).kind, x, double{operand(next++)});
+  }
+  return x;
+}
+// x (N,C,...) as the steps of `pre` make it.
+template <LayerOp L> Tensor prepared(const L &layer, std::span<const Tensor> in) {
+  const std::vector<FusedOp> &steps = pre_of(layer);
+  if (steps.empty()) return in[0];
+  Tensor y(DType::f32, in[0].shape());
+  const Axis channel(y.shape(), 1);
+  for (int64_t i = 0; i < y.size(); ++i) {
+    const auto c = static_cast<size_t>(i / channel.behind % channel.extent);
+    y.f32_mutable()[static_cast<size_t>(i)] =
+        static_cast<float>(apply(steps, in[0].f32()[static_cast<size_t>(i)],
+                                 [&](size_t n) { return in[pre_input(layer) + n].f32()[c]; }));
+  }
+  return y;
+}
+// The bias of a layer's channel and its fused steps, applied to the sum of the element at `index`.
+template <LayerOp L>
+float finish(const L &layer, std::span<const Tensor> in, int64_t channel, int64_t index,
+             double sum) {
+  if (layer.bias) sum += double{in[bias_input(layer)].f32()[static_cast<size_t>(channel)]};
+  return static_cast<float>(apply(layer.post, sum, [&](size_t n) {
+    return in[post_input(layer) + n].f32()[static_cast<size_t>(index)];
+  }));
+}
 
 // evaluate_conv.cpp
 Tensors compute(const Conv &, const Operands &);

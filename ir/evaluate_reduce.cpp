@@ -28,8 +28,8 @@ struct Taps {
   }
 };
 
-float pool_window(const Pool &op, const float *plane, int64_t width, const Taps &rows,
-                  const Taps &columns) {
+double pool_window(const Pool &op, const float *plane, int64_t width, const Taps &rows,
+                   const Taps &columns) {
   double sum = 0, most = lowest;
   for (int64_t kh = rows.first; kh < rows.last; ++kh)
     for (int64_t kw = columns.first; kw < columns.last; ++kw) {
@@ -38,26 +38,30 @@ float pool_window(const Pool &op, const float *plane, int64_t width, const Taps 
       sum += value;
       most = std::max(most, value);
     }
-  if (op.kind == PoolKind::max) return static_cast<float>(most);
-  if (op.kind == PoolKind::sum) return static_cast<float>(sum);
+  if (op.kind == PoolKind::max) return most;
+  if (op.kind == PoolKind::sum) return sum;
   const int64_t inside = (rows.last - rows.first) * (columns.last - columns.first);
   const int64_t taps = op.count_include_pad ? rows.padded * columns.padded : inside;
-  return static_cast<float>(sum / double(std::max<int64_t>(1, taps)));
+  return sum / double(std::max<int64_t>(1, taps));
 }
 
 } // namespace
 
 Tensors compute(const Pool &op, const Operands &a) {
   Tensor y = a.result();
+  const Tensor x = prepared(op, a.in);
   float *out = y.f32_mutable().data();
   const int64_t planes = a.shape()[0] * a.shape()[1], h = a.shape()[2], w = a.shape()[3];
+  int64_t index = 0;
   for (int64_t p = 0; p < planes; ++p)
     for (int64_t oy = 0; oy < y.shape()[2]; ++oy) {
       const Taps rows(oy, op.kernel.h, op.stride.h, op.dilation.h, h, op.pad.top, op.pad.bottom);
       for (int64_t ox = 0; ox < y.shape()[3]; ++ox) {
         const Taps columns(ox, op.kernel.w, op.stride.w, op.dilation.w, w, op.pad.left,
                            op.pad.right);
-        *out++ = pool_window(op, a.x().f32().data() + p * h * w, w, rows, columns);
+        const double sum = pool_window(op, x.f32().data() + p * h * w, w, rows, columns);
+        out[index] = finish(op, a.in, p % a.shape()[1], index, sum);
+        ++index;
       }
     }
   return {y};

@@ -63,20 +63,24 @@ Result<void> check_numbers(const Unary &op) {
   return rejected("bad parameter of an elementwise function", "numbers",
                   fmt::format("alpha {}, beta {}", op.alpha, op.beta));
 }
-// Operands of fused post steps, from `first` on, must match the result.
-Result<void> check_post(const std::vector<PostOp> &post, std::span<const Type> inputs, size_t first,
-                        const Shape &result) {
+// Operands of fused steps, from `first` on, have one shape.
+Result<void> check_steps(const std::vector<FusedOp> &steps, std::span<const Type> inputs,
+                         size_t first, const Shape &shape) {
   size_t next = first;
-  for (const PostOp &step : post) {
+  for (const FusedOp &step : steps) {
     const auto *unary = std::get_if<Unary>(&step.op);
     LATHE_CHECK(unary ? check_numbers(*unary)
-                      : check_shape(inputs[next++], result, "a fused operand"));
+                      : check_shape(inputs[next++], shape, "a fused operand"));
   }
   return {};
 }
-size_t post_inputs(const std::vector<PostOp> &post) {
-  return static_cast<size_t>(std::ranges::count_if(
-      post, [](const PostOp &step) { return std::holds_alternative<Binary>(step.op); }));
+// What a layer takes besides x and weights, for a result of this shape.
+template <LayerOp L>
+Result<void> check_layer(const L &op, std::span<const Type> in, const Shape &result,
+                         std::string_view bias) {
+  if (op.bias) LATHE_CHECK(check_shape(in[bias_input(op)], {result[1]}, bias));
+  LATHE_CHECK(check_steps(pre_of(op), in, pre_input(op), {in[0].shape[1]}));
+  return check_steps(op.post, in, post_input(op), result);
 }
 
 struct Rule {
@@ -107,9 +111,8 @@ struct Rule {
     LATHE_CHECK(check_range("number of input channels", x()[1], 1, most_extent));
     LATHE_CHECK(check_shape(in[1], {outputs, x()[1] / op.groups, op.kernel.h, op.kernel.w},
                             "the weight of a convolution"));
-    if (op.bias) LATHE_CHECK(check_shape(in[2], {outputs}, "the bias of a convolution"));
     Shape result{x()[0], outputs, size.h, size.w};
-    LATHE_CHECK(check_post(op.post, in, fixed_inputs(op), result));
+    LATHE_CHECK(check_layer(op, in, result, "the bias of a convolution"));
     return one(DType::f32, result);
   }
   Result<Types> operator()(const Dense &op) const {
@@ -120,9 +123,8 @@ struct Rule {
     LATHE_CHECK(check_range("number of outputs", outputs, 1, most_extent));
     LATHE_CHECK(check_range("number of inputs", x()[1], 1, most_extent));
     LATHE_CHECK(check_shape(in[1], {outputs, x()[1]}, "the weight of a dense layer"));
-    if (op.bias) LATHE_CHECK(check_shape(in[2], {outputs}, "the bias of a dense layer"));
     Shape result{x()[0], outputs};
-    LATHE_CHECK(check_post(op.post, in, fixed_inputs(op), result));
+    LATHE_CHECK(check_layer(op, in, result, "the bias of a dense layer"));
     return one(DType::f32, result);
   }
   Result<Types> operator()(const Pool &op) const {
@@ -141,7 +143,9 @@ struct Rule {
       return rejected("the taps of a padded pool may all miss the picture",
                       "dilation no larger than the picture",
                       fmt::format("dilation {}x{} of {}", op.dilation.h, op.dilation.w, show(x())));
-    return one(DType::f32, {x()[0], x()[1], size.h, size.w});
+    Shape result{x()[0], x()[1], size.h, size.w};
+    LATHE_CHECK(check_layer(op, in, result, "the bias of a pool"));
+    return one(DType::f32, result);
   }
   Result<Types> operator()(const GlobalPool &op) const {
     LATHE_CHECK(check_f32(in));
@@ -372,8 +376,7 @@ struct Arity {
   size_t least, most;
 };
 struct Count {
-  Arity operator()(const Conv &o) { return exactly(fixed_inputs(o) + post_inputs(o.post)); }
-  Arity operator()(const Dense &o) { return exactly(fixed_inputs(o) + post_inputs(o.post)); }
+  template <LayerOp L> Arity operator()(const L &layer) { return exactly(inputs_of(layer)); }
   Arity operator()(const BatchNorm &) { return exactly(5); }
   Arity operator()(const Binary &) { return exactly(2); }
   Arity operator()(const Gather &) { return exactly(2); }

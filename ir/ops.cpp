@@ -77,18 +77,26 @@ std::optional<ArgKind> arg_kind(std::string_view name) {
 
 std::string op_name(const Op &op) { return std::visit(Namer{}, op); }
 
+size_t operands_of(const std::vector<FusedOp> &steps) {
+  return size_t(std::ranges::count_if(
+      steps, [](const FusedOp &step) { return std::holds_alternative<Binary>(step.op); }));
+}
+
 const std::map<std::string, Op, std::less<>> &op_table() {
   static const auto table = [] {
     std::vector<Op> ops;
-    [&]<size_t... i>(std::index_sequence<i...>) {
-      (ops.emplace_back(std::in_place_index<i>), ...);
-    }(std::make_index_sequence<std::variant_size_v<Op>>{});
+    [&]<size_t... i>(std::index_sequence<i...>) { (ops.emplace_back(std::in_place_index<i>), ...); }
+    (std::make_index_sequence<std::variant_size_v<Op>>{});
     for (size_t kind = 0; kind < std::size(unary_names); ++kind)
       ops.push_back(Unary{static_cast<UnaryKind>(kind)});
     for (size_t kind = 0; kind < std::size(binary_names); ++kind)
       ops.push_back(Binary{static_cast<BinaryKind>(kind)});
     for (size_t kind = 0; kind < std::size(pool_names); ++kind)
-      ops.push_back(Pool{static_cast<PoolKind>(kind), {}, {}, {}, {}});
+      ops.push_back(Pool{.kind = static_cast<PoolKind>(kind),
+                         .kernel = {},
+                         .stride = {},
+                         .dilation = {},
+                         .pad = {}});
     for (PoolKind kind : {PoolKind::max, PoolKind::average}) ops.push_back(GlobalPool{kind});
     for (size_t kind = 0; kind < std::size(reduce_names); ++kind)
       ops.push_back(Reduce{static_cast<ReduceKind>(kind), {}});

@@ -97,42 +97,46 @@ struct Binary {
   static constexpr auto fields() { return std::make_tuple(field("kind", &Binary::kind)); }
 };
 
-// What a fused convolution or dense layer does to its sum before storing it, in order. A binary
-// step takes the node's next input as its second operand: a tensor of the result's shape.
-struct PostOp {
+// What a fused layer does to each element of its input before use (`pre`), or to its sum before
+// storing it (`post`), in order. A binary step takes the node's next input as its second operand:
+// in `pre` a vector over the input's channels, in `post` a tensor of the result's shape.
+struct FusedOp {
   std::variant<Unary, Binary> op;
-  bool operator==(const PostOp &) const = default;
+  bool operator==(const FusedOp &) const = default;
 };
 
-// x: N,C,H,W; w: M,C/groups,kh,kw; optional bias: M; then the operands of `post`.
-// A cross-correlation, as everyone's convolution is.
+// x: N,C,H,W; w: M,C/groups,kh,kw; optional bias: M; then the operands of `pre` and of `post`.
+// A cross-correlation, as everyone's convolution is. Padding is zero behind `pre`.
 struct Conv {
   Size2 kernel, stride, dilation;
   Pads pad;
   int64_t groups = 1;
   bool bias = false;
-  std::vector<PostOp> post;
+  std::vector<FusedOp> pre = {}, post = {};
   bool operator==(const Conv &) const = default;
   static constexpr std::string_view name = "conv";
+  static constexpr size_t weights = 1;
   static constexpr auto fields() {
     return std::make_tuple(field("kernel", &Conv::kernel), field("stride", &Conv::stride),
                            field("dilation", &Conv::dilation), field("pad", &Conv::pad),
                            field("groups", &Conv::groups), field("bias", &Conv::bias),
-                           field("post", &Conv::post));
+                           field("pre", &Conv::pre), field("post", &Conv::post));
   }
 };
 
 // x: N,K; w: M,K (row-major rows of the product x * w^T); optional bias: M; operands of `post`.
 struct Dense {
   bool bias = false;
-  std::vector<PostOp> post;
+  std::vector<FusedOp> post = {};
   bool operator==(const Dense &) const = default;
   static constexpr std::string_view name = "dense";
+  static constexpr size_t weights = 1;
   static constexpr auto fields() {
     return std::make_tuple(field("bias", &Dense::bias), field("post", &Dense::post));
   }
 };
 
+// x: N,C,H,W; optional bias, added to the result: C; then the operands of `pre` and of `post`.
 // Padding never wins a maximum. An average divides by the taps inside the picture, or, with
 // count_include_pad, by those inside the padded picture (so a window that ceil_mode lets hang
 // over the padding's end counts only its part inside), as PyTorch and ONNX do. ceil_mode rounds
@@ -142,13 +146,17 @@ struct Pool {
   Size2 kernel, stride, dilation;
   Pads pad;
   bool ceil_mode = false, count_include_pad = false;
+  bool bias = false;
+  std::vector<FusedOp> pre = {}, post = {};
   bool operator==(const Pool &) const = default;
   static constexpr std::string_view name = "pool";
+  static constexpr size_t weights = 0;
   static constexpr auto fields() {
-    return std::make_tuple(field("kind", &Pool::kind), field("kernel", &Pool::kernel),
-                           field("stride", &Pool::stride), field("dilation", &Pool::dilation),
-                           field("pad", &Pool::pad), field("ceil_mode", &Pool::ceil_mode),
-                           field("count_include_pad", &Pool::count_include_pad));
+    return std::make_tuple(
+        field("kind", &Pool::kind), field("kernel", &Pool::kernel), field("stride", &Pool::stride),
+        field("dilation", &Pool::dilation), field("pad", &Pool::pad),
+        field("ceil_mode", &Pool::ceil_mode), field("count_include_pad", &Pool::count_include_pad),
+        field("bias", &Pool::bias), field("pre", &Pool::pre), field("post", &Pool::post));
   }
 };
 
@@ -370,7 +378,25 @@ Result<Shape> broadcast(const Shape &a, const Shape &b);
 Result<int64_t> window_extent(int64_t input, int64_t kernel, int64_t stride, int64_t dilation,
                               int64_t pad_before, int64_t pad_after, bool ceil_mode);
 
-// Inputs that a Conv or Dense takes before the operands of its `post` list.
-template <typename Layer> size_t fixed_inputs(const Layer &layer) { return layer.bias ? 3 : 2; }
+// Layers are the ops that take others along: Conv, Dense and Pool. Their inputs in order: x, the
+// weights if there are any, the bias if there is one, then the operands of `pre` and of `post`.
+template <typename Op>
+concept LayerOp = requires(const Op &op) {
+  op.weights, op.bias, op.post;
+};
+size_t operands_of(const std::vector<FusedOp> &steps); // as many as steps are binary
+template <LayerOp L> const std::vector<FusedOp> &pre_of(const L &layer) {
+  static const std::vector<FusedOp> none;
+  if constexpr (requires { layer.pre; }) return layer.pre;
+  return none;
+}
+template <LayerOp L> size_t bias_input(const L &) { return 1 + L::weights; }
+template <LayerOp L> size_t pre_input(const L &layer) { return bias_input(layer) + layer.bias; }
+template <LayerOp L> size_t post_input(const L &layer) {
+  return pre_input(layer) + operands_of(pre_of(layer));
+}
+template <LayerOp L> size_t inputs_of(const L &layer) {
+  return post_input(layer) + operands_of(layer.post);
+}
 
 } // namespace lathe

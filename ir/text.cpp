@@ -52,9 +52,9 @@ std::string show(PoolKind kind) { return std::string(to_string(kind)); }
 std::string show(ReduceKind kind) { return std::string(to_string(kind)); }
 std::string show(ArgKind kind) { return std::string(to_string(kind)); }
 std::string show(DType dtype) { return std::string(to_string(dtype)); }
-std::string show(const std::vector<PostOp> &post) {
+std::string show(const std::vector<FusedOp> &post) {
   std::string text;
-  for (const PostOp &step : post) {
+  for (const FusedOp &step : post) {
     Op op = std::visit([](const auto &o) { return Op(o); }, step.op);
     text += (text.empty() ? "" : ", ") + print(op);
   }

@@ -175,7 +175,7 @@ private:
   void read(ReduceKind &kind) { kind = known(reduce_kind(name()), "a kind of reduction"); }
   void read(ArgKind &kind) { kind = known(arg_kind(name()), "max or min"); }
   void read(DType &dtype) { dtype = known(find_dtype(name()), "f32, i64, i32 or bool"); }
-  void read(std::vector<PostOp> &post) {
+  void read(std::vector<FusedOp> &post) {
     post.clear();
     list("[", "]", [&] {
       Op op = operation();

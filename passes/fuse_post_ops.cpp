@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t most_steps = 8;
 
-std::vector<PostOp> *post_of(Op &op) {
+std::vector<FusedOp> *post_of(Op &op) {
   if (auto *conv = std::get_if<Conv>(&op)) return &conv->post;
   if (auto *dense = std::get_if<Dense>(&op)) return &dense->post;
   return nullptr;
@@ -24,7 +24,7 @@ bool commutes(BinaryKind kind) {
 
 // The step that `reader` would be behind layer number `layer`, and its further operand.
 struct Step {
-  PostOp op;
+  FusedOp op;
   ValueId operand = no_value;
 };
 std::optional<Step> as_step(const Graph &graph, const Uses &uses, int layer, const Node &reader) {
@@ -47,7 +47,7 @@ bool fuse_post_ops(Graph &graph) {
   bool changed = false;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Node &layer = graph.nodes[n];
-    std::vector<PostOp> *post = post_of(layer.op);
+    std::vector<FusedOp> *post = post_of(layer.op);
     if (!post) continue;
     while (post->size() < most_steps) {
       int r = uses.single_reader(layer.outputs[0]);

@@ -5,6 +5,7 @@
 #include "ir/graph.h"
 #include "ir/target.h"
 
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -36,17 +37,56 @@ struct View {
 // parameters, so that layers of different shapes share a kernel. `args` of each struct below names
 // the kernel's operands and parameters in order; planner and code generator share these lists.
 
+// Max, average or sum pooling, NHWC. Taps outside the picture are skipped. Per element: `pre`, the
+// taps row by row, the division of an average, bias, `post`.
+struct PoolSpec {
+  PoolKind kind = PoolKind::max;
+  bool count_include_pad = false;
+  bool bias = false;
+  std::vector<FusedOp> pre = {}, post = {};
+  bool operator==(const PoolSpec &) const = default;
+  static constexpr std::string_view name = "pool_f32";
+  enum Operand { input, output, first_vector }; // bias, operands of pre and of post
+  // Tasks: output rows of every image. The padded extents bound count_include_pad's divisor.
+  enum Param {
+    out_rows,
+    out_cols,
+    channels,
+    in_rows,
+    in_cols,
+    kernel_h,
+    kernel_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    pad_top,
+    pad_left,
+    padded_rows,
+    padded_cols,
+    in_image,
+    in_row,
+    in_pixel,
+    out_image,
+    out_row,
+    out_pixel,
+    first_post_pitch // image, row, pixel per post operand
+  };
+};
+
 // How a convolution's input reaches the matrix product.
 enum class Prologue : uint8_t {
-  none,   // read in place
-  copy,   // rows of a tile copied into zero-padded scratch; channels are contiguous
-  gather, // the same with strided channels (an NCHW input, say)
+  none,     // read in place
+  copy,     // rows of a block in zero-padded scratch, `pre` applied; channels are contiguous
+  gather,   // the same with strided channels (an NCHW input, say)
+  convolve, // the rows are computed there by another convolution: a chain run block by block
 };
 
 // Direct convolution, NHWC to NHWC. Per output element: bias, then for every kernel row, kernel
 // column, and input channel of the group, ascending, one fused multiply-add (padding included as
-// zeros); then `post`. Weights: [group][panel][kh][kw][channel][lane], panels of
-// `tile_vectors` vectors, zero-filled behind the last channel; bias: [group][panel][lane].
+// zeros); then `post`; then perhaps a pool, which the conv feeds panel by panel through scratch.
+// Weights: [group][panel][kh][kw][channel][lane], panels of `tile_vectors` vectors, zero-filled
+// behind the last channel; bias: [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
   bool smaller_tile = false; // many and, if set, of one pixel less
@@ -54,50 +94,71 @@ struct ConvSpec {
   bool masked = false; // the last panel of a group is not full
   bool bias = false;
   Prologue prologue = Prologue::none;
-  std::vector<PostOp> post;
+  std::vector<FusedOp> pre = {}, post = {};
+  std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none
+  std::optional<PoolSpec> pool = {}; // without vectors or tensors as operands
   bool operator==(const ConvSpec &) const = default;
   static constexpr std::string_view name = "conv2d_f32_direct";
-  enum Operand { input, weights, output, bias_operand, first_post };
-  // Strides and pitches in bytes. Tasks: image, group, block of rows, group of panels; the last
-  // varies fastest.
+
+  // Operands: the output; of every convolution, from the last of the chain to the first, what
+  // StageOperand lists; the chain's input. An element of the output depends on no other element of
+  // a post operand than its own.
+  enum Operand { output, first_stage_operand };
+  enum StageOperand { weights, first_vector }; // then bias, operands of pre, operands of post
+  // Parameters: of the kernel, of every convolution in that order, of the pool. Strides and pitches
+  // in bytes. Tasks: image, group, block of rows (of the pool's, if there is one), group of panels;
+  // the last varies fastest.
   enum Param {
     groups,
     row_blocks,
     panel_groups,
     rows,
     block_rows,
-    tiles,
-    large_tiles,
     panels,
     panels_per_task,
-    channels, // output channels of a group
-    in_image,
-    in_row,
-    in_pixel,
-    in_channel,
-    in_group,       // the input as it lies
+    out_image,
+    out_row,
+    out_pixel,
+    out_group,
+    first_stage_param
+  };
+  enum StageParam {
+    stage_rows, // of its whole result
+    tiles,
+    large_tiles,
+    stage_panels,
+    channels,       // output channels of a group
     src_row_step,   // per output row, in the source of the product (scratch or input)
     src_pixel_step, // per output pixel
     tap_rows,
     tap_row_pitch,
     tap_cols,
     tap_col_pitch,
-    depth, // loops of the product
+    depth,      // loops of the product
+    row_stride, // prologue: input rows per output row
+    pad_top,
+    pad_left,
     in_rows,
     in_cols,
     in_channels,
-    pad_top,
-    pad_left, // prologue: extents and padding
+    scratch_at, // where its source lies in scratch, and the padded extents there
+    scratch_rows,
     scratch_cols,
-    scratch_rows,   // padded extents of one block
-    block_row_step, // input rows from one block to the next
-    weight_panel,   // bytes per panel
-    out_image,
-    out_row,
-    out_pixel,
-    out_group,
+    in_image, // the input as it lies
+    in_row,
+    in_pixel,
+    in_channel,
+    in_group,
+    weight_panel,    // bytes per panel
     first_post_pitch // image, row, pixel, group per post operand
   };
+  // The pool reads `conv_rows` rows of one panel from scratch; then PoolSpec's parameters.
+  enum PoolParam { pool_at, conv_rows, first_pool_param };
+
+  size_t stage_operands() const {
+    return first_vector + bias + operands_of(pre) + operands_of(post);
+  }
+  size_t stage_params() const { return first_post_pitch + 4 * operands_of(post); }
 };
 
 // Matrix-vector products over row-major weights where they lie, one image at a time:
@@ -105,7 +166,7 @@ struct ConvSpec {
 // pairwise at the end; the tail of K is masked.
 struct DenseSpec {
   bool bias = false;
-  std::vector<PostOp> post;
+  std::vector<FusedOp> post;
   bool operator==(const DenseSpec &) const = default;
   static constexpr std::string_view name = "dense_f32_rows";
   static constexpr int64_t rows = 4, accumulators = 4;
@@ -159,39 +220,7 @@ struct GatherSpec {
   };
 };
 
-// Max, average or sum pooling, NHWC. Taps outside the picture are skipped.
-struct PoolSpec {
-  PoolKind kind = PoolKind::max;
-  bool count_include_pad = false;
-  bool operator==(const PoolSpec &) const = default;
-  static constexpr std::string_view name = "pool_f32";
-  enum Operand { input, output };
-  // Tasks: output rows of every image. The padded extents bound count_include_pad's divisor.
-  enum Param {
-    out_rows,
-    out_cols,
-    channels,
-    in_rows,
-    in_cols,
-    kernel_h,
-    kernel_w,
-    stride_h,
-    stride_w,
-    dilation_h,
-    dilation_w,
-    pad_top,
-    pad_left,
-    padded_rows,
-    padded_cols,
-    in_image,
-    in_row,
-    in_pixel,
-    out_image,
-    out_row,
-    out_pixel
-  };
-};
-
+// A pixel is copied into scratch first, between zeros: the result may replace the input.
 struct LrnSpec {
   float scale = 0, beta = 0.75f, k = 1; // scale = alpha / size
   bool operator==(const LrnSpec &) const = default;
@@ -292,8 +321,13 @@ struct Plan {
   int64_t weight_bytes() const;
 };
 
+struct PlanOptions {
+  // Chains of convolutions run block by block, so that what stands between them never lies in the
+  // arena: less memory for some work done twice.
+  bool chain_convolutions = false;
+};
 // Errors: unsupported, for graphs with ops or types no kernel covers.
-Result<Plan> make_plan(const Graph &graph, const Target &target);
+Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options = {});
 
 std::string print(const Plan &plan);
 

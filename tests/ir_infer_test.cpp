@@ -58,12 +58,12 @@ TEST_CASE("convolutions") {
   CHECK(shape(conv({3, 3}, {}, {}, {}, 4), {{1, 8, 5, 5}, {12, 2, 3, 3}}) == Shape{1, 12, 3, 3});
   Conv fused = conv({1, 1});
   fused.bias = true;
-  fused.post = {PostOp{Unary{}}, PostOp{Binary{}}, PostOp{Binary{BinaryKind::mul}}};
+  fused.post = {FusedOp{Unary{}}, FusedOp{Binary{}}, FusedOp{Binary{BinaryKind::mul}}};
   const Shape y{1, 2, 4, 4};
   CHECK(shape(fused, {{1, 3, 4, 4}, {2, 3, 1, 1}, {2}, y, y}) == y);
   CHECK(refused(fused, {{1, 3, 4, 4}, {2, 3, 1, 1}, {2}, y}));
   CHECK(refused(fused, {{1, 3, 4, 4}, {2, 3, 1, 1}, {2}, y, {1, 2, 1, 1}}));
-  fused.post[0] = PostOp{Unary{UnaryKind::clip, NAN, 6}};
+  fused.post[0] = FusedOp{Unary{UnaryKind::clip, NAN, 6}};
   CHECK(refused(fused, {{1, 3, 4, 4}, {2, 3, 1, 1}, {2}, y, y}));
 }
 

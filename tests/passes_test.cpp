@@ -52,7 +52,7 @@ struct Builder {
     std::string text;
     for (const Node &n : graph.nodes) {
       text += (text.empty() ? "" : "; ") + n.name + ": " + op_name(n.op);
-      const std::vector<PostOp> *post = nullptr;
+      const std::vector<FusedOp> *post = nullptr;
       if (auto *c = std::get_if<Conv>(&n.op)) post = &c->post;
       if (auto *d = std::get_if<Dense>(&n.op)) post = &d->post;
       if (auto *c = std::get_if<Conv>(&n.op); c && c->bias) text += " bias";

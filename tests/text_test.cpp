@@ -238,7 +238,7 @@ TEST_CASE("names and recipes of every kind survive") {
   ConstantRef literal = literal_constant(Tensor::of({1.5f, -3e-42f, 7e30f}, {3}));
   ConstantRef sum = computed_constant(Binary{BinaryKind::mul}, {w, scale}).value();
   Conv conv;
-  conv.post = {PostOp{Unary{UnaryKind::clip, -0.1f, 6}}, PostOp{Binary{BinaryKind::add}}};
+  conv.post = {FusedOp{Unary{UnaryKind::clip, -0.1f, 6}}, FusedOp{Binary{BinaryKind::add}}};
   ValueId other =
       graph.add_node("n0", Pool{}, {graph.add_node("s", Slice{{1}, {0}, {2}, {1}}, {x}).value()})
           .value();
@@ -258,7 +258,7 @@ TEST_CASE("names and recipes of every kind survive") {
   REQUIRE_MESSAGE(parsed, to_string(parsed.error()));
   CHECK(equal(*parsed, graph));
   Graph changed = graph;
-  std::get<Conv>(changed.nodes[2].op).post[0] = PostOp{Unary{UnaryKind::clip, -0.1f, 5}};
+  std::get<Conv>(changed.nodes[2].op).post[0] = FusedOp{Unary{UnaryKind::clip, -0.1f, 5}};
   CHECK_FALSE(equal(changed, graph));
 }
 

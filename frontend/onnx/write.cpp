@@ -104,22 +104,26 @@ public:
   // --- One function per op
 
   Written operator()(const Conv &op) {
-    Written w{op.post.empty() ? "Conv" : "FusedConv", op.post.empty() ? "" : "lathe"};
+    const bool fused = !op.pre.empty() || !op.post.empty();
+    Written w{fused ? "FusedConv" : "Conv", fused ? "lathe" : ""};
     put_window(w, op.kernel, op.stride, op.pad);
     w.attributes.put("dilations", std::vector{op.dilation.h, op.dilation.w});
     w.attributes.put("group", op.groups);
-    put_post(w, op.post);
+    put_steps(w, "pre", op.pre);
+    put_steps(w, "post", op.post);
     return w;
   }
   Written operator()(const Dense &op) {
     Written w{op.post.empty() ? "Gemm" : "FusedGemm", op.post.empty() ? "" : "lathe"};
     w.attributes.put("transB", int64_t{1});
-    put_post(w, op.post);
+    put_steps(w, "post", op.post);
     return w;
   }
   Written operator()(const Pool &op) {
     const bool dilated = op.dilation != Size2{};
-    const bool own = op.kind == PoolKind::max || (op.kind == PoolKind::average && !dilated);
+    const bool fused = op.bias || !op.pre.empty() || !op.post.empty();
+    const bool own =
+        !fused && (op.kind == PoolKind::max || (op.kind == PoolKind::average && !dilated));
     Written w{own ? op.kind == PoolKind::max ? "MaxPool" : "AveragePool"
                   : std::string(to_string(op.kind)) + "_pool",
               own ? "" : "lathe"};
@@ -128,6 +132,8 @@ public:
     if (dilated) w.attributes.put("dilations", std::vector{op.dilation.h, op.dilation.w});
     if (op.kind == PoolKind::average)
       w.attributes.put("count_include_pad", int64_t{op.count_include_pad});
+    put_steps(w, "pre", op.pre);
+    put_steps(w, "post", op.post);
     return w;
   }
   Written operator()(const GlobalPool &op) {
@@ -236,12 +242,12 @@ private:
     w.attributes.put("strides", std::vector{stride.h, stride.w});
     w.attributes.put("pads", std::vector{pad.top, pad.left, pad.bottom, pad.right});
   }
-  static void put_post(Written &w, const std::vector<PostOp> &post) {
+  static void put_steps(Written &w, const char *name, const std::vector<FusedOp> &steps) {
     std::string text;
-    for (const PostOp &step : post)
+    for (const FusedOp &step : steps)
       text += (text.empty() ? "" : ", ") +
               print(std::visit([](const auto &op) { return Op(op); }, step.op));
-    if (!text.empty()) w.attributes.put("post", text);
+    if (!text.empty()) w.attributes.put(name, text);
   }
 
   // An initialiser that belongs to the present node; its name.

@@ -20,13 +20,11 @@ struct KeepsImages {
   }
   bool is_first(int64_t axis) const { return axis_index(axis, rank(0)) == 0; }
 
-  template <typename Layer> bool layer(const Layer &op) const {
+  template <LayerOp L> bool operator()(const L &op) const { // weights are the same for every image
     for (size_t i = 0; i < node.inputs.size(); ++i)
-      if (in(i) != (i == 0 || i >= fixed_inputs(op))) return false;
+      if (in(i) != (i == 0 || i >= post_input(op))) return false;
     return true;
   }
-  bool operator()(const Conv &op) const { return layer(op); }
-  bool operator()(const Dense &op) const { return layer(op); }
   bool operator()(const BatchNorm &) const { return only_first(); }
   bool operator()(const Binary &) const {
     // An operand without images broadcasts over them if it has no dimension 0 or a single entry.

@@ -155,9 +155,8 @@ private:
       LATHE_TRY(std::vector<int64_t> read, cells(view, bytes_of(view)));
       auto identities = identities_[view.value].as<int64_t>();
       std::vector<int64_t> expected(identities.begin(), identities.end());
-      auto *conv = std::get_if<ConvSpec>(&kernel.spec);
-      if (conv && (o == ConvSpec::weights || (conv->bias && o == ConvSpec::bias_operand)))
-        expected = in_panels(*conv, kernel, identities_[view.value]);
+      const Role role = role_of(kernel, o);
+      if (role.packed_for) expected = in_panels(*role.packed_for, kernel, identities_[view.value]);
       if (read.size() != expected.size())
         return complain_here(fmt::format("operand {} has another size than its value", o));
       const std::vector<int64_t> &memory = memory_of(view.space, view.index);
@@ -178,6 +177,35 @@ private:
 
   int64_t bytes_of(const View &view) const {
     return int64_t(size_of(graph_.type(view.value).dtype));
+  }
+
+  // What a kernel does with an operand besides reading it somewhere.
+  struct Role {
+    const ConvSpec *packed_for = nullptr; // weights or bias in the panels of this convolution
+    bool replaceable = false;             // the result may lie where it lies
+  };
+  Role role_of(const Kernel &kernel, size_t operand) const {
+    if (auto *conv = std::get_if<ConvSpec>(&kernel.spec)) {
+      size_t first = ConvSpec::first_stage_operand;
+      for (const ConvSpec *stage = conv; stage;
+           stage = stage->source.empty() ? nullptr : &stage->source[0]) {
+        const size_t post = first + stage->stage_operands() - operands_of(stage->post);
+        const size_t end = first + stage->stage_operands();
+        if (operand <= first + stage->bias) return {stage, false};
+        if (operand < end) return {nullptr, operand >= post && stage == conv && !conv->pool};
+        first = end;
+      }
+      return {};
+    }
+    if (auto *dense = std::get_if<DenseSpec>(&kernel.spec))
+      return {nullptr, operand >= size_t(DenseSpec::bias_operand + dense->bias)};
+    if (std::holds_alternative<MapSpec>(kernel.spec))
+      return {nullptr, bytes_of(kernel.operands[operand]) ==
+                           bytes_of(kernel.operands[size_t(kernel.output)])};
+    if (auto *pool = std::get_if<PoolSpec>(&kernel.spec))
+      return {nullptr, operand >= kernel.operands.size() - operands_of(pool->post)};
+    return {nullptr, std::holds_alternative<SoftmaxSpec>(kernel.spec) ||
+                         std::holds_alternative<LrnSpec>(kernel.spec)};
   }
 
   // Weights or biases that a convolution packed at run time: [group][panel][kh][kw][channel][lane].
@@ -203,15 +231,7 @@ private:
   // A cell may be read and written by one kernel only where each element depends on itself alone.
   Result<void> no_hazard(const Kernel &kernel, int operand, const std::vector<int64_t> &read,
                          const std::vector<int64_t> &written) const {
-    bool elementwise = (std::holds_alternative<MapSpec>(kernel.spec) &&
-                        bytes_of(kernel.operands[size_t(operand)]) ==
-                            bytes_of(kernel.operands[size_t(kernel.output)])) ||
-                       std::holds_alternative<SoftmaxSpec>(kernel.spec);
-    if (auto *conv = std::get_if<ConvSpec>(&kernel.spec))
-      elementwise = operand >= ConvSpec::bias_operand + conv->bias;
-    if (auto *dense = std::get_if<DenseSpec>(&kernel.spec))
-      elementwise = operand >= DenseSpec::bias_operand + dense->bias;
-    if (elementwise && read == written) return {};
+    if (role_of(kernel, size_t(operand)).replaceable && read == written) return {};
     std::vector<int64_t> a = read, b = written, both;
     std::ranges::sort(a);
     std::ranges::sort(b);

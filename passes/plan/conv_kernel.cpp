@@ -1,4 +1,5 @@
-// The menu for convolutions: register tiles, how rows split into tiles, what goes through scratch.
+// The menu for convolutions: register tiles, how rows split into tiles, what goes through scratch,
+// and how many rows a task takes.
 #include "passes/plan/planner.h"
 
 #include <cmath>
@@ -22,6 +23,230 @@ RowTiles split_row(int64_t width, int64_t most_pixels) {
 bool rows_join(const Storage &s) {
   return s.dims[2] == 1 || s.strides[2] == s.dims[3] * s.strides[3];
 }
+
+// Several rows as one: a 1x1 convolution with stride 1 sees only pixels.
+void join_rows(Storage &s, int64_t rows) {
+  s.dims[2] /= rows;
+  s.dims[3] *= rows;
+  s.strides[2] *= rows;
+}
+
+int64_t reach(int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation + 1; }
+
+class ConvPlanner {
+public:
+  ConvPlanner(ConvRequest request, const Target &target, bool batched)
+      : r_(std::move(request)), target_(target), batched_(batched) {
+    join_short_rows();
+    for (size_t i = 0; i < r_.stages.size(); ++i) stages_.push_back(stage(i));
+  }
+
+  Kernel run() {
+    choose_block();
+    const Part &first = stages_[0];
+    const Conv &op = *r_.stages[0].op;
+    const int64_t row_blocks = ceil_div(rows(), block_rows_);
+    // Enough tasks for a few threads; neighbours share their input rows, and a chain is not
+    // computed again for every group of panels.
+    const int64_t wanted = r_.stages.size() > 1 ? 1 : ceil_div(8, row_blocks * op.groups);
+    const int64_t per_task = ceil_div(first.panels, std::clamp<int64_t>(wanted, 1, first.panels));
+    const int64_t panel_groups = ceil_div(first.panels, per_task);
+    const Storage &out = r_.output;
+    add({op.groups, row_blocks, panel_groups, rows(), block_rows_, first.panels, per_task});
+    bytes({out.strides[0], out.strides[2], out.strides[3], first.channels});
+
+    int64_t scratch = 0, wanted_rows = conv_rows(block_rows_);
+    double multiplies = 0;
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      const int64_t source_rows = this->source_rows(i, wanted_rows);
+      add_stage(i, scratch, source_rows);
+      scratch += scratch_bytes(i, source_rows);
+      multiplies +=
+          double(wanted_rows * stages_[i].y[3]) *
+          double(i ? stages_[i].channels : per_task * stages_[i].panel) *
+          double(r_.stages[i].op->kernel.h * r_.stages[i].op->kernel.w * stages_[i].depth);
+      wanted_rows = source_rows;
+    }
+    if (r_.pool) scratch = add_pool(scratch);
+    kernel_.scratch_bytes = scratch;
+
+    const int64_t tasks = op.groups * row_blocks * panel_groups * (batched_ ? 1 : out.dims[0]);
+    kernel_.tasks = batched_ ? Affine{tasks, 0} : Affine{0, tasks};
+    kernel_.grain = std::max<int64_t>(1, int64_t(1e5 / std::max(1.0, multiplies)));
+    kernel_.output = ConvSpec::output;
+    kernel_.spec = spec_of(0);
+    return std::move(kernel_);
+  }
+
+private:
+  // What is known of a stage whatever the block.
+  struct Part {
+    ConvSpec spec;
+    Shape x, y;                             // of its input and its result, rows joined
+    int64_t depth, channels, panel, panels; // channels in and out of a group; per panel; panels
+    RowTiles tiles;
+    int64_t scratch_cols, pixel, row; // the source of the product: elements between pixels, rows
+    bool scratch;
+  };
+
+  bool innermost(size_t i) const { return i + 1 == r_.stages.size(); }
+  int64_t rows() const { return r_.output.dims[2]; }
+
+  void join_short_rows() {
+    ConvStage &s = r_.stages[0];
+    const Conv &op = *s.op;
+    const bool joins = r_.stages.size() == 1 && !r_.pool && op.kernel == Size2{} &&
+                       op.stride == Size2{} && op.pad == Pads{} && rows_join(r_.input) &&
+                       channels_contiguous(r_.input) && rows_join(r_.output) &&
+                       std::ranges::all_of(s.post, rows_join);
+    if (!joins) return;
+    const int64_t most = conv_tile(target_, r_.output.dims[1] / op.groups).pixels;
+    int64_t joined = 1;
+    double best = split_row(s.y[3], most).efficiency;
+    for (int64_t k = 2; k <= s.y[2]; ++k) {
+      const double efficiency = split_row(s.y[3] * k, most).efficiency;
+      if (s.y[2] % k || efficiency <= best + 0.01) continue;
+      best = efficiency;
+      joined = k;
+    }
+    join_rows(r_.input, joined);
+    join_rows(r_.output, joined);
+    for (Storage &post : s.post) join_rows(post, joined);
+    s.x = r_.input.dims;
+    s.y = r_.output.dims;
+  }
+
+  Part stage(size_t i) const {
+    const ConvStage &s = r_.stages[i];
+    const Conv &op = *s.op;
+    Part p{};
+    p.x = s.x;
+    p.y = s.y;
+    p.depth = s.x[1] / op.groups;
+    p.channels = s.y[1] / op.groups;
+    const ConvTile tile = conv_tile(target_, p.channels);
+    p.panel = tile.vectors * target_.lanes();
+    p.panels = ceil_div(p.channels, p.panel);
+    p.tiles = split_row(s.y[3], tile.pixels);
+    p.spec.tile_pixels = p.tiles.pixels;
+    p.spec.smaller_tile = p.tiles.large < p.tiles.count;
+    p.spec.tile_vectors = tile.vectors;
+    p.spec.masked = p.channels % p.panel != 0;
+    p.spec.bias = op.bias;
+    p.spec.pre = op.pre;
+    p.spec.post = op.post;
+    p.spec.prologue = !innermost(i)                         ? Prologue::convolve
+                      : !channels_contiguous(r_.input)      ? Prologue::gather
+                      : op.pad != Pads{} || !op.pre.empty() ? Prologue::copy
+                                                            : Prologue::none;
+    // The source of the product: scratch rows without gaps, or the input itself.
+    p.scratch = p.spec.prologue != Prologue::none;
+    p.scratch_cols = (s.y[3] - 1) * op.stride.w + reach(op.kernel.w, op.dilation.w);
+    p.pixel = p.scratch ? p.depth : r_.input.strides[3];
+    p.row = p.scratch ? p.scratch_cols * p.depth : r_.input.strides[2];
+    return p;
+  }
+  ConvSpec spec_of(size_t i) const {
+    ConvSpec spec = stages_[i].spec;
+    if (i == 0 && r_.pool) spec.pool = pool_spec(*r_.pool);
+    if (!innermost(i)) spec.source = {spec_of(i + 1)};
+    return spec;
+  }
+
+  // --- Rows of a block, from the output back to the input
+
+  int64_t conv_rows(int64_t block) const { // that the output's rows need of the first stage
+    if (!r_.pool) return block;
+    return (block - 1) * r_.pool->stride.h + reach(r_.pool->kernel.h, r_.pool->dilation.h);
+  }
+  int64_t source_rows(size_t i, int64_t wanted) const {
+    const Conv &op = *r_.stages[i].op;
+    return (wanted - 1) * op.stride.h + reach(op.kernel.h, op.dilation.h);
+  }
+  int64_t scratch_bytes(size_t i, int64_t source_rows) const {
+    const Part &p = stages_[i];
+    return p.scratch ? (source_rows * p.row * 4 + 63) / 64 * 64 : 0;
+  }
+  int64_t pool_bytes(int64_t block) const {
+    return r_.pool ? conv_rows(block) * stages_[0].y[3] * stages_[0].panel * 4 : 0;
+  }
+
+  // The sources stay in half of the L2 cache while weights stream over them; so does what a pool
+  // reads. A pool whose windows overlap computes some rows twice: it gets more of the cache.
+  void choose_block() {
+    const int64_t budget = target_.l2_bytes / (r_.pool ? 2 : 4);
+    auto bytes = [&](int64_t block) {
+      int64_t total = pool_bytes(block), wanted = conv_rows(block);
+      for (size_t i = 0; i < stages_.size(); ++i) {
+        const int64_t needed = source_rows(i, wanted);
+        total += needed * std::max<int64_t>(1, stages_[i].row) * 4;
+        wanted = needed;
+      }
+      return total;
+    };
+    int64_t low = 1, high = std::max<int64_t>(1, rows()); // the most rows that fit
+    while (low < high) {
+      const int64_t middle = (low + high + 1) / 2;
+      if (bytes(middle) <= budget)
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    block_rows_ = ceil_div(rows(), ceil_div(rows(), low));
+  }
+
+  // --- Parameters, in the order of ConvSpec's lists
+
+  void add(std::initializer_list<int64_t> values) {
+    for (int64_t value : values) kernel_.params.push_back({0, value});
+  }
+  void bytes(std::initializer_list<int64_t> elements) {
+    for (int64_t value : elements) kernel_.params.push_back({0, value * 4});
+  }
+
+  void add_stage(size_t i, int64_t scratch_at, int64_t source_rows) {
+    const Part &p = stages_[i];
+    const Conv &op = *r_.stages[i].op;
+    const bool columns_run_on = op.dilation.w == 1 && p.pixel == p.depth; // taps of a row: one run
+    const int64_t pad_left = std::min(op.pad.left, p.scratch_cols);
+    add({p.y[2], p.tiles.count, p.tiles.large, p.panels, p.channels});
+    bytes({p.row * op.stride.h, p.pixel * op.stride.w});
+    add({op.kernel.h});
+    bytes({p.row * op.dilation.h});
+    add({columns_run_on ? 1 : op.kernel.w});
+    bytes({p.pixel * op.dilation.w});
+    add({columns_run_on ? op.kernel.w * p.depth : p.depth, op.stride.h, op.pad.top, pad_left,
+         p.x[2], std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.depth, scratch_at,
+         source_rows, p.scratch_cols});
+    const Storage &in = r_.input;
+    if (innermost(i))
+      bytes({in.strides[0], in.strides[2], in.strides[3], in.strides[1], in.strides[1] * p.depth});
+    else
+      bytes({0, 0, 0, 0, 0});
+    bytes({p.panel * p.depth * op.kernel.h * op.kernel.w});
+    for (const Storage &s : r_.stages[i].post)
+      bytes({s.strides[0], s.strides[2], s.strides[3], p.channels});
+  }
+
+  // Returns the scratch bytes with the pool's.
+  int64_t add_pool(int64_t scratch) {
+    const Part &p = stages_[0];
+    Storage rows; // of one panel
+    rows.dims = {1, p.panel, p.y[2], p.y[3]};
+    rows.strides = {0, 1, p.y[3] * p.panel, p.panel};
+    add({scratch, conv_rows(block_rows_)});
+    const Kernel pool = pool_kernel(*r_.pool, rows, r_.output, {}, batched_);
+    kernel_.params.insert(kernel_.params.end(), pool.params.begin(), pool.params.end());
+    return scratch + pool_bytes(block_rows_);
+  }
+
+  ConvRequest r_;
+  const Target &target_;
+  bool batched_;
+  std::vector<Part> stages_;
+  int64_t block_rows_ = 1;
+  Kernel kernel_;
+};
 
 } // namespace
 
@@ -48,106 +273,8 @@ ConvTile conv_tile(const Target &target, int64_t channels) {
   return {best.pixels, best.vectors};
 }
 
-Kernel conv_kernel(const ConvRequest &r, const Target &target, bool batched) {
-  const Conv &op = r.op;
-  const Shape &x = r.input.dims, &y = r.output.dims;
-  const int64_t in_group = r.in_channels / op.groups, out_group = r.out_channels / op.groups;
-  const ConvTile tile = conv_tile(target, out_group);
-
-  ConvSpec spec;
-  spec.tile_vectors = tile.vectors;
-  spec.bias = op.bias;
-  spec.post = op.post;
-  const int64_t panel = tile.vectors * target.lanes(), panels = ceil_div(out_group, panel);
-  spec.masked = out_group % panel != 0;
-  const bool padded = op.pad != Pads{};
-  spec.prologue = !channels_contiguous(r.input) ? Prologue::gather
-                  : padded                      ? Prologue::copy
-                                                : Prologue::none;
-
-  // A 1x1 convolution with stride 1 sees only pixels: short rows may be joined into longer ones.
-  int64_t joined = 1;
-  const bool joins = spec.prologue == Prologue::none && op.kernel == Size2{} &&
-                     op.stride == Size2{} && rows_join(r.input) && rows_join(r.output) &&
-                     std::ranges::all_of(r.post, rows_join);
-  RowTiles tiles = split_row(y[3], tile.pixels);
-  for (int64_t k = 2; joins && k <= y[2]; ++k) {
-    RowTiles longer = split_row(y[3] * k, tile.pixels);
-    if (y[2] % k || longer.efficiency <= tiles.efficiency + 0.01) continue;
-    tiles = longer;
-    joined = k;
-  }
-  const int64_t rows = y[2] / joined, columns = y[3] * joined;
-  spec.tile_pixels = tiles.pixels;
-  spec.smaller_tile = tiles.large < tiles.count;
-
-  // The source of the product: scratch rows without gaps, or the input itself.
-  const bool scratch = spec.prologue != Prologue::none;
-  const int64_t reach_h = (op.kernel.h - 1) * op.dilation.h + 1,
-                reach_w = (op.kernel.w - 1) * op.dilation.w + 1;
-  const int64_t scratch_cols = (y[3] - 1) * op.stride.w + reach_w;
-  const int64_t pixel = scratch ? in_group : r.input.strides[3];
-  const int64_t row = scratch ? scratch_cols * in_group : r.input.strides[2];
-  const bool columns_run_on = op.dilation.w == 1 && pixel == in_group; // taps of a row are one run
-
-  // Rows per task: their source stays in half of the L2 cache, weights stream over it.
-  const int64_t row_bytes = std::max<int64_t>(1, row * joined * op.stride.h * 4);
-  int64_t block_rows = std::clamp<int64_t>((target.l2_bytes / 4) / row_bytes, 1, rows);
-  block_rows = ceil_div(rows, ceil_div(rows, block_rows));
-  const int64_t row_blocks = ceil_div(rows, block_rows);
-  // Enough tasks for a few threads; neighbours share their input rows.
-  const int64_t wanted = std::clamp<int64_t>(ceil_div(8, row_blocks * op.groups), 1, panels);
-  const int64_t panels_per_task = ceil_div(panels, wanted),
-                panel_groups = ceil_div(panels, panels_per_task);
-  const int64_t scratch_rows = (block_rows - 1) * op.stride.h + reach_h;
-  const int64_t pad_left = std::min(op.pad.left, scratch_cols);
-
-  Kernel k;
-  auto add = [&](int64_t value) { k.params.push_back({0, value}); };
-  auto bytes = [&](int64_t elements) { add(elements * 4); };
-  for (int64_t v : {op.groups, row_blocks, panel_groups, rows, block_rows, tiles.count, tiles.large,
-                    panels, panels_per_task, out_group})
-    add(v);
-  bytes(r.input.strides[0]);
-  bytes(r.input.strides[2]);
-  bytes(r.input.strides[3]);
-  bytes(r.input.strides[1]);
-  bytes(r.input.strides[1] * in_group);
-  bytes(row * op.stride.h * joined);
-  bytes(pixel * op.stride.w);
-  add(op.kernel.h);
-  bytes(row * op.dilation.h);
-  add(columns_run_on ? 1 : op.kernel.w);
-  bytes(pixel * op.dilation.w);
-  add(columns_run_on ? op.kernel.w * in_group : in_group);
-  add(x[2]);
-  add(std::clamp<int64_t>(scratch_cols - pad_left, 0, x[3]));
-  add(in_group);
-  add(op.pad.top);
-  add(pad_left);
-  add(scratch_cols);
-  add(scratch_rows);
-  add(block_rows * op.stride.h);
-  bytes(panel * in_group * op.kernel.h * op.kernel.w);
-  auto place = [&](const Storage &s) {
-    bytes(s.strides[0]);
-    bytes(s.strides[2] * joined);
-    bytes(s.strides[3]);
-    bytes(out_group);
-  };
-  place(r.output);
-  for (const Storage &s : r.post) place(s);
-
-  const int64_t tasks = op.groups * row_blocks * panel_groups * (batched ? 1 : y[0]);
-  k.tasks = batched ? Affine{tasks, 0} : Affine{0, tasks};
-  const double multiplies_per_task = double(block_rows * columns) *
-                                     double(panels_per_task * panel) *
-                                     double(in_group * op.kernel.h * op.kernel.w);
-  k.grain = std::max<int64_t>(1, int64_t(1e5 / std::max(1.0, multiplies_per_task)));
-  k.scratch_bytes = scratch ? scratch_rows * scratch_cols * in_group * 4 : 0;
-  k.output = ConvSpec::output;
-  k.spec = std::move(spec);
-  return k;
+Kernel conv_kernel(ConvRequest request, const Target &target, bool batched) {
+  return ConvPlanner(std::move(request), target, batched).run();
 }
 
 } // namespace lathe

@@ -18,11 +18,11 @@ bool is_view(const Op &op);
 
 // What runs together, and how long values live.
 struct Schedule {
-  std::vector<int> previous;  // per node: the elementwise node that runs in the same kernel, or -1
-  std::vector<bool> absorbed; // per node: runs in the kernel of its only reader
+  std::vector<int> previous;    // per node: the operand's maker that runs in the same kernel, or -1
+  std::vector<bool> absorbed;   // per node: runs in the kernel of its only reader
   std::vector<int> last_reader; // per value, through its views too; INT_MAX: an output; -1: nobody
 };
-Schedule make_schedule(const Graph &graph, const Uses &uses);
+Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &options);
 
 // Strided memory of a buffer: what a View becomes once the buffer has an offset.
 struct Storage {
@@ -101,24 +101,32 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched);
 Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &indices,
                              const Storage &out, bool batched);
 
-// A convolution with everything about its surroundings known.
-struct ConvRequest {
-  const Conv &op;
-  Storage input, output;
+// A convolution with everything about its surroundings known; or a chain of them, the last one
+// first, in which each reads only what the next one makes.
+struct ConvStage {
+  const Conv *op = nullptr;
+  Shape x, y; // of its input and its result
   std::vector<Storage> post;
-  int64_t in_channels = 0, out_channels = 0;
+};
+struct ConvRequest {
+  std::vector<ConvStage> stages;
+  Storage input;              // of the last stage in the list
+  const Pool *pool = nullptr; // of the first stage's result
+  Storage output;
 };
 struct ConvTile {
   int64_t pixels, vectors;
 };
 ConvTile conv_tile(const Target &target, int64_t channels);
-Kernel conv_kernel(const ConvRequest &request, const Target &target, bool batched);
+Kernel conv_kernel(ConvRequest request, const Target &target, bool batched);
 
 // The other kernels; operands and parameters are those that their specs list. Channels, and rows of
 // dense layers, are contiguous. Errors: unsupported beyond six dimensions.
 Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
                     const std::vector<Storage> &post, bool batched);
-Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out, bool batched);
+PoolSpec pool_spec(const Pool &op);
+Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out,
+                   const std::vector<Storage> &post, bool batched);
 Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool batched);
 Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storage &out,
                               bool batched);

@@ -25,9 +25,9 @@ std::string describe(const Unary &op) {
   return parametric ? fmt::format("{}_{}_{}", name, identifier(op.alpha), identifier(op.beta))
                     : name;
 }
-std::string describe(const std::vector<PostOp> &post) {
+std::string describe(const std::vector<FusedOp> &post) {
   std::string text;
-  for (const PostOp &step : post) {
+  for (const FusedOp &step : post) {
     if (auto *unary = std::get_if<Unary>(&step.op))
       text += "_" + describe(*unary);
     else
@@ -42,13 +42,21 @@ struct Describe {
   using Parts = std::pair<std::string, std::string>;
 
   Parts operator()(const ConvSpec &s) const {
-    static constexpr std::string_view prologues[] = {"", "_copy", "_gather"};
-    return {fmt::format("{}{}{}{}{}", ConvSpec::name, prologues[size_t(s.prologue)],
-                        s.bias ? "_bias" : "", describe(s.post), s.masked ? "_masked" : ""),
-            fmt::format("_{}x{}{}", s.tile_pixels, s.tile_vectors * target.lanes(),
-                        s.smaller_tile ? fmt::format("_{}x{}", s.tile_pixels - 1,
-                                                     s.tile_vectors * target.lanes())
-                                       : "")};
+    static constexpr std::string_view prologues[] = {"", "_copy", "_gather", "_chain"};
+    Parts parts{fmt::format("{}{}{}{}{}{}", ConvSpec::name, prologues[size_t(s.prologue)],
+                            s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
+                            describe(s.post), s.masked ? "_masked" : ""),
+                fmt::format("_{}x{}{}", s.tile_pixels, s.tile_vectors * target.lanes(),
+                            s.smaller_tile ? fmt::format("_{}x{}", s.tile_pixels - 1,
+                                                         s.tile_vectors * target.lanes())
+                                           : "")};
+    if (s.pool) parts.first += "_" + (*this)(*s.pool).first;
+    for (const ConvSpec &source : s.source) {
+      const Parts inner = (*this)(source);
+      parts.first += "_of_" + inner.first;
+      parts.second += "_of" + inner.second;
+    }
+    return parts;
   }
   Parts operator()(const DenseSpec &s) const {
     return {fmt::format("{}{}{}", DenseSpec::name, s.bias ? "_bias" : "", describe(s.post)), ""};
@@ -81,7 +89,10 @@ struct Describe {
             ""};
   }
   Parts operator()(const PoolSpec &s) const {
-    return {fmt::format("{}_pool_f32{}", to_string(s.kind), s.count_include_pad ? "_with_pad" : ""),
+    return {fmt::format("{}_pool_f32{}{}{}{}", to_string(s.kind),
+                        s.count_include_pad ? "_with_pad" : "",
+                        s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
+                        describe(s.post)),
             ""};
   }
   Parts operator()(const LrnSpec &s) const {

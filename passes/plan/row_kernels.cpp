@@ -42,15 +42,22 @@ Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
   return k;
 }
 
-Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out, bool batched) {
+PoolSpec pool_spec(const Pool &op) {
+  return {op.kind, op.kind == PoolKind::average && op.count_include_pad, op.bias, op.pre, op.post};
+}
+
+Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out,
+                   const std::vector<Storage> &post, bool batched) {
   const Shape &x = in.dims, &y = out.dims;
   Kernel k;
-  k.spec = PoolSpec{op.kind, op.kind == PoolKind::average && op.count_include_pad};
+  k.spec = pool_spec(op);
   k.output = PoolSpec::output;
   add(k, {y[2], y[3], y[1], x[2], x[3], op.kernel.h, op.kernel.w, op.stride.h, op.stride.w,
           op.dilation.h, op.dilation.w, op.pad.top, op.pad.left, x[2] + op.pad.top + op.pad.bottom,
           x[3] + op.pad.left + op.pad.right});
   finish_rows(k, in, out, y[3] * y[1] * op.kernel.h * op.kernel.w, batched);
+  for (const Storage &s : post)
+    for (size_t d : {0, 2, 3}) add(k, {s.strides[d] * 4});
   return k;
 }
 
@@ -61,6 +68,8 @@ Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool bat
   k.output = LrnSpec::output;
   add(k, {x[2], x[3], x[1], (op.size - 1) / 2, op.size / 2});
   finish_rows(k, in, out, x[3] * x[1] * 4, batched);
+  // One pixel between zeros; whole vectors of the widest target.
+  k.scratch_bytes = (x[1] + op.size + 2 * 16) * 4;
   return k;
 }
 

@@ -31,6 +31,34 @@ void join_elementwise_chains(const Graph &graph, const Uses &uses, Schedule &sch
   }
 }
 
+// The convolution that makes the only operand of node `n` which layers read at other places than
+// their own, if nobody else reads that.
+const Conv *feeding_convolution(const Graph &graph, const Uses &uses, size_t n) {
+  const ValueId id = graph.nodes[n].inputs[0];
+  const int p = uses.producer[id];
+  if (p < 0 || uses.single_reader(id) != int(n)) return nullptr;
+  return std::get_if<Conv>(&graph.nodes[size_t(p)].op);
+}
+
+// pool(conv(x)) becomes one kernel; so does conv(conv(x)), where that is asked for.
+void join_convolutions(const Graph &graph, const Uses &uses, const PlanOptions &options,
+                       Schedule &schedule) {
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    const Node &node = graph.nodes[n];
+    auto *pool = std::get_if<Pool>(&node.op);
+    auto *conv = std::get_if<Conv>(&node.op);
+    const bool pools = pool && pool->pre.empty() && inputs_of(*pool) == 1;
+    const bool chains =
+        options.chain_convolutions && conv && conv->pre.empty() && conv->groups == 1;
+    if (!pools && !chains) continue;
+    const Conv *before = feeding_convolution(graph, uses, n);
+    if (!before || (chains && before->groups != 1)) continue;
+    const int p = uses.producer[node.inputs[0]];
+    schedule.previous[n] = p;
+    schedule.absorbed[size_t(p)] = true;
+  }
+}
+
 void find_last_readers(const Graph &graph, Schedule &schedule) {
   std::vector<int> runs_at(graph.nodes.size()); // absorbed nodes read where their chain ends
   for (size_t n = graph.nodes.size(); n-- > 0;) {
@@ -57,10 +85,11 @@ bool is_view(const Op &op) {
          std::holds_alternative<Dropout>(op);
 }
 
-Schedule make_schedule(const Graph &graph, const Uses &uses) {
+Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &options) {
   Schedule schedule{std::vector<int>(graph.nodes.size(), -1), std::vector<bool>(graph.nodes.size()),
                     std::vector<int>(graph.values.size(), -1)};
   join_elementwise_chains(graph, uses, schedule);
+  join_convolutions(graph, uses, options, schedule);
   find_last_readers(graph, schedule);
   return schedule;
 }

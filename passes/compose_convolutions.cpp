@@ -1,0 +1,122 @@
+// Two convolutions with nothing non-linear between are one, where that costs fewer multiplies and one
+// of them is 1x1 (a sum over channels at every pixel):
+//   (B * (A x + a) + b)  ->  (B A) * x + (B a + b),   (B A)[m,c,i,j] = sum over r of B[m,r,i,j] A[r,c]
+// and likewise for a 1x1 behind a larger one. The larger one's padding is zero: in front of it, a bias
+// would not reach the border. Weights become recipes; their product is summed in float64.
+#include "passes/pipeline.h"
+#include "passes/take_over.h"
+
+namespace lathe {
+namespace {
+
+ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
+  return computed_constant(std::move(op), std::move(inputs)).value();
+}
+// a (N,K) times b (M,K) transposed.
+ConstantRef product(ConstantRef a, ConstantRef b) {
+  return apply(Dense{}, {std::move(a), std::move(b)});
+}
+
+// B (M,R,h,w) after A (R,C,1,1).
+ConstantRef behind_pointwise(const ConstantRef &second, const ConstantRef &first) {
+  const Shape &b = second->type.shape, &a = first->type.shape;
+  ConstantRef rows = apply(Reshape{{b[0] * b[2] * b[3], b[1]}},
+                           {apply(Transpose{{0, 2, 3, 1}}, {second})}); // (M,h,w; R)
+  ConstantRef columns = apply(Transpose{{1, 0}}, {apply(Reshape{{a[0], a[1]}}, {first})});
+  ConstantRef whole =
+      apply(Reshape{{b[0], b[2], b[3], a[1]}}, {product(std::move(rows), std::move(columns))});
+  return apply(Transpose{{0, 3, 1, 2}}, {whole});
+}
+// B (M,R,1,1) after A (R,C,h,w).
+ConstantRef pointwise_behind(const ConstantRef &second, const ConstantRef &first) {
+  const Shape &b = second->type.shape, &a = first->type.shape;
+  ConstantRef taps = apply(Transpose{{1, 0}},
+                           {apply(Reshape{{a[0], a[1] * a[2] * a[3]}}, {first})}); // (C,h,w; R)
+  return apply(Reshape{{b[0], a[1], a[2], a[3]}},
+               {product(apply(Reshape{{b[0], b[1]}}, {second}), std::move(taps))});
+}
+// B summed over its taps (M,R), times a (R): what a constant input makes of the second convolution.
+ConstantRef bias_through(const ConstantRef &second, const ConstantRef &bias) {
+  const Shape &b = second->type.shape;
+  ConstantRef sums = apply(Reduce{ReduceKind::sum, {2, 3}, false}, {second});
+  ConstantRef row = apply(Reshape{{1, b[1]}}, {bias});
+  return apply(Reshape{{b[0]}}, {product(row, sums)});
+}
+
+bool is_pointwise(const Conv &conv) {
+  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
+}
+bool constant_weights(const Graph &graph, const Node &node, const Conv &conv) {
+  for (size_t i = 1; i < pre_input(conv); ++i)
+    if (!graph.constant(node.inputs[i])) return false;
+  return conv.groups == 1;
+}
+
+// Multiplies of a convolution.
+double cost(const Graph &graph, ValueId result, const Shape &weights) {
+  const Shape &y = graph.shape(result);
+  return double(y[2] * y[3]) * double(element_count(weights));
+}
+
+bool compose(Graph &graph, Node &first, Node &second) {
+  const Conv a = std::get<Conv>(first.op), b = std::get<Conv>(second.op);
+  if (!a.post.empty() || !b.pre.empty()) return false;
+  if (!constant_weights(graph, first, a) || !constant_weights(graph, second, b)) return false;
+  const bool pointwise_first = is_pointwise(a);
+  if (!pointwise_first && !is_pointwise(b)) return false;
+  if (pointwise_first && a.bias && b.pad != Pads{}) return false;
+  if (pointwise_first && !a.pre.empty() && b.kernel != Size2{}) return false; // done at every tap
+  const ConstantRef wa = graph.constant(first.inputs[1]), wb = graph.constant(second.inputs[1]);
+  const Conv &window = pointwise_first ? b : a;
+  const Shape weights{wb->type.shape[0], wa->type.shape[1], window.kernel.h, window.kernel.w};
+  const double before = cost(graph, first.outputs[0], wa->type.shape) +
+                        cost(graph, second.outputs[0], wb->type.shape);
+  if (cost(graph, second.outputs[0], weights) >= before) return false;
+
+  Conv whole = window;
+  whole.pre = a.pre;
+  whole.post = b.post;
+  whole.bias = a.bias || b.bias;
+  std::vector<ValueId> inputs{first.inputs[0],
+                              graph.add_constant(first.name + "*" + second.name + ".weight",
+                                                 pointwise_first ? behind_pointwise(wb, wa)
+                                                                 : pointwise_behind(wb, wa))};
+  if (whole.bias) {
+    ConstantRef bias = a.bias ? bias_through(wb, graph.constant(first.inputs[2]))
+                              : graph.constant(second.inputs[2]);
+    if (a.bias && b.bias)
+      bias = apply(Binary{BinaryKind::add}, {bias, graph.constant(second.inputs[2])});
+    inputs.push_back(graph.add_constant(first.name + "*" + second.name + ".bias", bias));
+  }
+  auto add = [&](const Node &node, size_t begin, size_t end) {
+    inputs.insert(inputs.end(), node.inputs.begin() + int64_t(begin),
+                  node.inputs.begin() + int64_t(end));
+  };
+  add(first, pre_input(a), post_input(a));
+  add(second, post_input(b), second.inputs.size());
+  second.op = whole;
+  second.inputs = std::move(inputs);
+  second.fused.insert(second.fused.begin(), first.fused.begin(), first.fused.end());
+  second.fused.insert(second.fused.begin(), first.name);
+  first.inputs.clear();
+  return true;
+}
+
+} // namespace
+
+bool compose_convolutions(Graph &graph) {
+  const Uses uses(graph); // a second one that took its first along still makes the same value
+  bool changed = false;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node &second = graph.nodes[n];
+    if (second.inputs.empty() || !std::holds_alternative<Conv>(second.op)) continue;
+    const int p = uses.producer[second.inputs[0]];
+    if (p < 0 || uses.single_reader(second.inputs[0]) != int(n)) continue;
+    Node &first = graph.nodes[size_t(p)];
+    if (std::holds_alternative<Conv>(first.op)) changed |= compose(graph, first, second);
+  }
+  drop_emptied(graph);
+  return changed;
+}
+
+} // namespace lathe

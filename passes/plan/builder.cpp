@@ -1,0 +1,159 @@
+#include "passes/plan/builder.h"
+
+namespace lathe {
+
+PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &options)
+    : graph(g), uses(graph), batched(images_are_independent(graph)),
+      schedule(make_schedule(graph, uses, options)), storage(graph, batched, schedule.last_reader) {
+  plan.name = graph.name;
+  plan.target = target;
+  plan.batched = batched;
+}
+
+// --- Storage of operands and results
+
+Storage PlanBuilder::operand(ValueId id) {
+  if (!storage.has(id)) storage.set(id, weight(id));
+  return storage[id];
+}
+Storage PlanBuilder::weight(ValueId id, Weight::Packing packing, int64_t groups, int64_t panel) {
+  const Value &value = graph.values[id];
+  return add_weight({packing, value.constant, groups, panel, 0, value.name});
+}
+Storage PlanBuilder::add_weight(Weight weight) {
+  const Shape &shape = weight.constant->type.shape;
+  int64_t elements = element_count(shape);
+  if (weight.packing != Weight::Packing::as_is) {
+    int64_t rows = shape[0] / weight.groups, depth = elements / shape[0];
+    elements = weight.groups * ((rows + weight.panel - 1) / weight.panel * weight.panel) * depth;
+  }
+  weight.bytes = elements * int64_t(size_of(weight.constant->type.dtype));
+  Shape dims = weight.packing == Weight::Packing::as_is ? shape : Shape{elements};
+  const DType dtype = weight.constant->type.dtype;
+  plan.weights.push_back(std::move(weight));
+  Storage placed = storage.external(Space::weights, int(plan.weights.size()) - 1, {dtype, dims});
+  if (batched && !dims.empty() && dims[0] == 1) placed.strides[0] = 0; // the same for all images
+  return placed;
+}
+
+Storage PlanBuilder::filler(float value) {
+  return add_weight({Weight::Packing::as_is, splat_constant(value, {1}), 1, 1, 0, "padding"});
+}
+
+Storage PlanBuilder::result(ValueId id, const std::vector<Storage> &may_replace) {
+  if (storage.has(id)) return storage[id];
+  for (const Storage &s : may_replace) {
+    const Buffer &buffer = storage.buffers[size_t(s.buffer)];
+    bool dies = buffer.space == Space::arena && buffer.last_node == current;
+    if (!dies || s.dims != graph.shape(id) || !is_injective(s)) continue;
+    storage.set(id, s);
+    return s;
+  }
+  storage.set(id, storage.allocate(graph.type(id)));
+  return storage[id];
+}
+
+Storage PlanBuilder::vector_result(ValueId id, const std::vector<Storage> &may_replace) {
+  Storage output = result(id, may_replace);
+  return channels_contiguous(output) ? output : storage.allocate(graph.type(id));
+}
+
+Result<void> PlanBuilder::deliver(const Storage &made, ValueId id, const Node &node) {
+  if (same_layout(made, storage[id])) return {};
+  return copy(made, storage[id], id, id, &node);
+}
+
+Result<Storage> PlanBuilder::with_contiguous_channels(ValueId id, const Node &node) {
+  Storage s = operand(id);
+  if (channels_contiguous(s)) return s;
+  Storage fresh = storage.allocate(graph.type(id));
+  LATHE_CHECK(copy(s, fresh, id, id, &node));
+  return fresh;
+}
+
+Result<Storage> PlanBuilder::with_contiguous_rows(ValueId id, const Node &node) {
+  Storage s = operand(id);
+  if (s.strides[1] == 1 || s.dims[1] == 1) return s;
+  Storage fresh = storage.allocate(graph.type(id));
+  LATHE_CHECK(copy(s, fresh, id, id, &node));
+  return fresh;
+}
+
+Result<Storage> PlanBuilder::with_row_major(ValueId id, const Node &node) {
+  Storage s = operand(id), flat = s;
+  flat.strides = row_major_strides(s.dims);
+  if (same_layout(s, flat)) return s;
+  flat = storage.allocate_row_major(graph.type(id));
+  LATHE_CHECK(copy(s, flat, id, id, &node));
+  return flat;
+}
+
+// Run-time ones are copied: [group][panel][kh][kw][channel][lane], zeros behind the last channel.
+Result<Storage> PlanBuilder::in_panels(ValueId id, Weight::Packing packing, int64_t groups,
+                                       int64_t panel, const Node &node) {
+  if (graph.constant(id)) return weight(id, packing, groups, panel);
+  Storage from = operand(id);
+  from.dims.resize(4, 1);
+  from.strides.resize(4, 0);
+  const int64_t rows = from.dims[0] / groups, panels = (rows + panel - 1) / panel;
+  const int64_t full = rows / panel, rest = rows % panel, m = from.strides[0];
+  auto as_panels = [&](Storage s, int64_t row_panels, int64_t lanes) {
+    s.dims = {groups, row_panels, from.dims[2], from.dims[3], from.dims[1], lanes};
+    return s;
+  };
+  Storage packed = storage.allocate_row_major({DType::f32, as_panels(from, panels, panel).dims});
+  Storage source = from;
+  source.strides = {rows * m, panel * m, from.strides[2], from.strides[3], from.strides[1], m};
+  const Storage whole = packed;
+  auto move = [&](Storage part, Storage slot) -> Result<void> {
+    return copy(part, slot, id, id, &node);
+  };
+  if (rest != 0) {
+    LATHE_CHECK(map({{}, {filler(0)}, whole}, {no_value, id}, &node));
+    Storage part = as_panels(source, 1, rest), slot = as_panels(whole, 1, rest);
+    part.offset += full * panel * m;
+    slot.offset += full * whole.strides[1];
+    LATHE_CHECK(move(part, slot));
+  }
+  if (full > 0) LATHE_CHECK(move(as_panels(source, full, panel), as_panels(whole, full, panel)));
+  packed.dims = {element_count(whole.dims)};
+  packed.strides = {1};
+  return packed;
+}
+
+// --- Kernels
+
+void PlanBuilder::append(Kernel kernel, const std::vector<Storage> &operands,
+                         std::vector<ValueId> ids, const Node *node) {
+  int number = int(plan.kernels.size());
+  for (size_t i = 0; i < operands.size(); ++i) {
+    const Storage &s = operands[i];
+    storage.touch(s, number);
+    View view;
+    view.index = s.buffer; // resolved in `finish`
+    view.offset = {0, s.offset * s.element_bytes()};
+    view.dims = s.dims;
+    view.strides = s.strides;
+    view.value = i < ids.size() ? ids[i] : no_value;
+    kernel.operands.push_back(std::move(view));
+  }
+  if (node) {
+    kernel.sources.push_back(node->name);
+    kernel.sources.insert(kernel.sources.end(), node->fused.begin(), node->fused.end());
+  }
+  plan.kernels.push_back(std::move(kernel));
+}
+
+Result<void> PlanBuilder::map(MapRequest request, std::vector<ValueId> ids, const Node *node) {
+  LATHE_TRY(Kernel kernel, map_kernel(request, batched));
+  std::vector<Storage> operands = request.inputs;
+  operands.push_back(request.output);
+  append(std::move(kernel), operands, std::move(ids), node);
+  return {};
+}
+Result<void> PlanBuilder::copy(const Storage &from, const Storage &to, ValueId from_id,
+                               ValueId to_id, const Node *node) {
+  return map({{}, {from}, to}, {from_id, to_id}, node);
+}
+
+} // namespace lathe
