@@ -144,7 +144,8 @@ Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOption
 
 void print_reports(const std::vector<PassReport> &reports) {
   for (const PassReport &r : reports)
-    note("{:<24}{:9.3f} ms{}\n", r.name, r.milliseconds, r.changed ? "  changed" : "");
+    note("{:<24}{:9.3f} ms{}\n", r.name, r.milliseconds,
+         r.changes ? fmt::format("{:6} changes", r.changes) : "");
 }
 
 std::shared_ptr<ThreadPool> make_pool(int threads) {

@@ -89,6 +89,17 @@ int Uses::single_reader(ValueId id) const {
   return readers[id].size() == 1 && !is_output[id] ? readers[id][0] : -1;
 }
 
+Names::Names(const Graph &graph) {
+  for (const Node &node : graph.nodes) taken_.insert(node.name);
+}
+
+std::string Names::unused(const std::string &wish) {
+  std::string name = wish;
+  for (int number = 2; !taken_.insert(name).second; ++number)
+    name = wish + ":" + std::to_string(number);
+  return name;
+}
+
 void replace_uses(Graph &graph, ValueId from, ValueId to) {
   for (Node &node : graph.nodes) std::ranges::replace(node.inputs, from, to);
   std::ranges::replace(graph.outputs, from, to);

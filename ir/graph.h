@@ -6,7 +6,7 @@
 
 #include <memory>
 #include <string>
-#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace lathe {
@@ -79,6 +79,18 @@ struct Uses {
   explicit Uses(const Graph &graph);
   // The only reader of a value that is no graph output, else -1.
   int single_reader(ValueId id) const;
+};
+
+// The names of a graph's nodes, for passes that add some.
+class Names {
+public:
+  explicit Names(const Graph &graph);
+  // `wish`, or, if that is taken, the first of `wish:2`, `wish:3`, ... that is not; taken from now
+  // on.
+  std::string unused(const std::string &wish);
+
+private:
+  std::unordered_set<std::string> taken_;
 };
 
 // Everything that is wrong with a graph: order, types that inference does not confirm, dangling

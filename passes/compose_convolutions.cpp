@@ -1,8 +1,9 @@
-// Two convolutions with nothing non-linear between are one, where that costs fewer multiplies and one
-// of them is 1x1 (a sum over channels at every pixel):
-//   (B * (A x + a) + b)  ->  (B A) * x + (B a + b),   (B A)[m,c,i,j] = sum over r of B[m,r,i,j] A[r,c]
-// and likewise for a 1x1 behind a larger one. The larger one's padding is zero: in front of it, a bias
-// would not reach the border. Weights become recipes; their product is summed in float64.
+// Two convolutions with nothing non-linear between are one, where that costs fewer multiplies and
+// one of them is 1x1 (a sum over channels at every pixel):
+//   (B * (A x + a) + b)  ->  (B A) * x + (B a + b),   (B A)[m,c,i,j] = sum over r of B[m,r,i,j]
+//   A[r,c]
+// and likewise for a 1x1 behind a larger one. The larger one's padding is zero: in front of it, a
+// bias would not reach the border. Weights become recipes; their product is summed in float64.
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
@@ -30,8 +31,8 @@ ConstantRef behind_pointwise(const ConstantRef &second, const ConstantRef &first
 // B (M,R,1,1) after A (R,C,h,w).
 ConstantRef pointwise_behind(const ConstantRef &second, const ConstantRef &first) {
   const Shape &b = second->type.shape, &a = first->type.shape;
-  ConstantRef taps = apply(Transpose{{1, 0}},
-                           {apply(Reshape{{a[0], a[1] * a[2] * a[3]}}, {first})}); // (C,h,w; R)
+  ConstantRef taps =
+      apply(Transpose{{1, 0}}, {apply(Reshape{{a[0], a[1] * a[2] * a[3]}}, {first})}); // (C,h,w; R)
   return apply(Reshape{{b[0], a[1], a[2], a[3]}},
                {product(apply(Reshape{{b[0], b[1]}}, {second}), std::move(taps))});
 }
@@ -77,10 +78,10 @@ bool compose(Graph &graph, Node &first, Node &second) {
   whole.pre = a.pre;
   whole.post = b.post;
   whole.bias = a.bias || b.bias;
-  std::vector<ValueId> inputs{first.inputs[0],
-                              graph.add_constant(first.name + "*" + second.name + ".weight",
-                                                 pointwise_first ? behind_pointwise(wb, wa)
-                                                                 : pointwise_behind(wb, wa))};
+  std::vector<ValueId> inputs{
+      first.inputs[0],
+      graph.add_constant(first.name + "*" + second.name + ".weight",
+                         pointwise_first ? behind_pointwise(wb, wa) : pointwise_behind(wb, wa))};
   if (whole.bias) {
     ConstantRef bias = a.bias ? bias_through(wb, graph.constant(first.inputs[2]))
                               : graph.constant(second.inputs[2]);
@@ -96,24 +97,21 @@ bool compose(Graph &graph, Node &first, Node &second) {
   add(second, post_input(b), second.inputs.size());
   second.op = whole;
   second.inputs = std::move(inputs);
-  second.fused.insert(second.fused.begin(), first.fused.begin(), first.fused.end());
-  second.fused.insert(second.fused.begin(), first.name);
+  put_names_before(second, first);
   first.inputs.clear();
   return true;
 }
 
 } // namespace
 
-bool compose_convolutions(Graph &graph) {
+int64_t compose_convolutions(Graph &graph) {
   const Uses uses(graph); // a second one that took its first along still makes the same value
-  bool changed = false;
+  int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Node &second = graph.nodes[n];
-    if (second.inputs.empty() || !std::holds_alternative<Conv>(second.op)) continue;
-    const int p = uses.producer[second.inputs[0]];
-    if (p < 0 || uses.single_reader(second.inputs[0]) != int(n)) continue;
-    Node &first = graph.nodes[size_t(p)];
-    if (std::holds_alternative<Conv>(first.op)) changed |= compose(graph, first, second);
+    Node *first = only_source(graph, uses, n);
+    if (first && std::holds_alternative<Conv>(second.op) && std::holds_alternative<Conv>(first->op))
+      changed += compose(graph, *first, second);
   }
   drop_emptied(graph);
   return changed;

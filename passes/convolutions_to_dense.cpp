@@ -1,6 +1,7 @@
-// A convolution over the whole picture makes one pixel: conv(x, w) -> dense(flatten(x), flatten(w)),
-// whose weights are used where they lie. On a 1x1 map (squeeze and excitation; Hu et al. 2018) the
-// flatten is free; otherwise it brings the channels to the front, and never moves weights.
+// A convolution over the whole picture makes one pixel: conv(x, w) -> dense(flatten(x),
+// flatten(w)), whose weights are used where they lie. On a 1x1 map (squeeze and excitation; Hu et
+// al. 2018) the flatten is free; otherwise it brings the channels to the front, and never moves
+// weights.
 #include "passes/pipeline.h"
 
 namespace lathe {
@@ -14,8 +15,9 @@ bool covers_all(const Graph &graph, const Node &node, const Conv &conv) {
 
 } // namespace
 
-bool convolutions_to_dense(Graph &graph) {
-  bool changed = false;
+int64_t convolutions_to_dense(Graph &graph) {
+  int64_t changed = 0;
+  Names names(graph);
   std::vector<Node> before = std::move(graph.nodes);
   graph.nodes.clear();
   for (Node &node : before) {
@@ -24,15 +26,14 @@ bool convolutions_to_dense(Graph &graph) {
       graph.nodes.push_back(std::move(node));
       continue;
     }
-    changed = true;
+    ++changed;
     auto flat = [&](const std::string &what, ValueId id) {
       const Shape shape = graph.shape(id);
       const int64_t rows = shape[0], depth = element_count(shape) / std::max<int64_t>(1, rows);
       if (const ConstantRef constant = graph.constant(id))
         return graph.add_constant(node.name + what,
                                   computed_constant(Reshape{{rows, depth}}, {constant}).value());
-      return graph.add_node(graph.unused_name(node.name + what), Reshape{{0, depth}}, {id},
-                            node.source)
+      return graph.add_node(names.unused(node.name + what), Reshape{{0, depth}}, {id}, node.source)
           .value();
     };
     std::vector<ValueId> inputs{flat(".flat", node.inputs[0]), flat(".weight", node.inputs[1])};
@@ -43,8 +44,12 @@ bool convolutions_to_dense(Graph &graph) {
     Node dense{node.name, Dense{conv->bias, conv->post}, inputs, {}, node.source, node.fused};
     graph.values.push_back({node.name + ".dense", {DType::f32, {y[0], y[1]}}, nullptr});
     dense.outputs = {ValueId(graph.values.size() - 1)};
-    Node shaped{graph.unused_name(node.name + ".map"), Reshape{{0, y[1], 1, 1}}, dense.outputs,
-                node.outputs, node.source, {}};
+    Node shaped{names.unused(node.name + ".map"),
+                Reshape{{0, y[1], 1, 1}},
+                dense.outputs,
+                node.outputs,
+                node.source,
+                {}};
     graph.nodes.push_back(std::move(dense));
     graph.nodes.push_back(std::move(shaped));
   }

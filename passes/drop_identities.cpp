@@ -24,14 +24,15 @@ struct ChangesNothing {
   bool operator()(const Split &op) const { return op.sizes.size() == 1; }
   bool operator()(const Transpose &op) const { return std::ranges::is_sorted(op.perm); }
   bool operator()(const Pool &op) const {
-    return same_shape && op.kernel == Size2{} && op.stride == Size2{} && op.pad == Pads{};
+    return same_shape && op.kernel == Size2{} && op.stride == Size2{} && op.pad == Pads{} &&
+           inputs_of(op) == 1 && op.pre.empty() && op.post.empty();
   }
   template <typename T> bool operator()(const T &) const { return false; }
 };
 
 } // namespace
 
-bool drop_identities(Graph &graph) {
+int64_t drop_identities(Graph &graph) {
   std::vector<ValueId> forward(graph.values.size());
   std::iota(forward.begin(), forward.end(), ValueId{0});
   auto redirect = [&](std::vector<ValueId> &ids) {
@@ -46,7 +47,7 @@ bool drop_identities(Graph &graph) {
     std::swap(graph.values[from].name, graph.values[to].name);
     return bool(is_output[to] = true);
   };
-  bool changed = false;
+  int64_t changed = 0;
   std::vector<Node> kept;
   for (Node &node : graph.nodes) {
     redirect(node.inputs);
@@ -56,7 +57,7 @@ bool drop_identities(Graph &graph) {
                    (std::holds_alternative<Concat>(node.op) && node.inputs.size() == 1);
     if (nothing && takes_name(node.outputs[0], node.inputs[0])) {
       forward[node.outputs[0]] = node.inputs[0];
-      changed = true;
+      ++changed;
     } else {
       kept.push_back(std::move(node));
     }

@@ -13,9 +13,9 @@ ConstantRef binary(BinaryKind kind, ConstantRef a, ConstantRef b) {
   return apply(Binary{kind}, {std::move(a), std::move(b)});
 }
 
-template <typename Layer>
-bool fold_into(Graph &graph, Node &node, Layer &layer, const Node &norm, const BatchNorm &op) {
-  if (!layer.post.empty() || !graph.constant(node.inputs[1])) return false;
+template <LayerOp L>
+bool fold_into(Graph &graph, Node &node, L &layer, const Node &norm, const BatchNorm &op) {
+  if (L::weights == 0 || !layer.post.empty() || !graph.constant(node.inputs[1])) return false;
   if (layer.bias && !graph.constant(node.inputs[2])) return false;
   for (size_t i = 1; i < 5; ++i)
     if (!graph.constant(norm.inputs[i])) return false;
@@ -35,16 +35,17 @@ bool fold_into(Graph &graph, Node &node, Layer &layer, const Node &norm, const B
   ConstantRef bias =
       binary(BinaryKind::add, binary(BinaryKind::mul, centred, factor), parameter(2));
 
-  node.inputs.resize(2);
+  if (layer.bias) node.inputs.erase(node.inputs.begin() + 2);
   node.inputs[1] = graph.add_constant(node.name + ".weight*" + norm.name, scaled);
-  node.inputs.push_back(graph.add_constant(node.name + ".bias*" + norm.name, bias));
+  node.inputs.insert(node.inputs.begin() + 2,
+                     graph.add_constant(node.name + ".bias*" + norm.name, bias));
   layer.bias = true;
   return true;
 }
 
 } // namespace
 
-bool fold_batch_norm(Graph &graph) {
+int64_t fold_batch_norm(Graph &graph) {
   return absorb_into_layers(graph, [&](Node &layer, auto &op, const Node &norm, size_t operand) {
     auto *batch_norm = std::get_if<BatchNorm>(&norm.op);
     return batch_norm && operand == 0 && fold_into(graph, layer, op, norm, *batch_norm);

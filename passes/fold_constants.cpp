@@ -21,8 +21,8 @@ Result<ConstantRef> recipe(const Graph &graph, const Node &node, size_t index) {
 
 } // namespace
 
-bool fold_constants(Graph &graph) {
-  bool changed = false;
+int64_t fold_constants(Graph &graph) {
+  int64_t changed = 0;
   std::vector<Node> kept;
   for (Node &node : graph.nodes) {
     bool constant =
@@ -33,7 +33,7 @@ bool fold_constants(Graph &graph) {
     }
     for (size_t i = 0; i < node.outputs.size(); ++i)
       graph.values[node.outputs[i]].constant = recipe(graph, node, i).value();
-    changed = true;
+    ++changed;
   }
   graph.nodes = std::move(kept);
   return changed;

@@ -8,10 +8,9 @@
 namespace lathe {
 namespace {
 
-template <typename Layer>
-bool scale(Graph &graph, Node &node, const Layer &layer, BinaryKind kind,
-           const ConstantRef &factor) {
-  if (!layer.post.empty() || !graph.constant(node.inputs[1])) return false;
+template <LayerOp L>
+bool scale(Graph &graph, Node &node, const L &layer, BinaryKind kind, const ConstantRef &factor) {
+  if (L::weights == 0 || !layer.post.empty() || !graph.constant(node.inputs[1])) return false;
   if (layer.bias && !graph.constant(node.inputs[2])) return false;
   auto apply = [&](size_t input, const char *what, const ConstantRef &by) {
     node.inputs[input] = graph.add_constant(
@@ -27,7 +26,7 @@ bool scale(Graph &graph, Node &node, const Layer &layer, BinaryKind kind,
 
 } // namespace
 
-bool fold_scale(Graph &graph) {
+int64_t fold_scale(Graph &graph) {
   return absorb_into_layers(graph, [&](Node &layer, auto &op, const Node &product, size_t operand) {
     auto *binary = std::get_if<Binary>(&product.op);
     const bool scales = binary && (binary->kind == BinaryKind::mul ||

@@ -1,5 +1,5 @@
 // conv(x, w) + b -> conv(x, w, b), for a constant b of one element per output channel; likewise for
-// dense layers, and for a constant added to an existing bias.
+// dense layers and pools, and for a constant added to an existing bias.
 #include "passes/channel_vector.h"
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
@@ -7,23 +7,25 @@
 namespace lathe {
 namespace {
 
-template <typename Layer>
-bool add_bias(Graph &graph, Node &node, Layer &layer, ConstantRef vector) {
+template <LayerOp L> bool add_bias(Graph &graph, Node &node, L &layer, ConstantRef vector) {
   if (!layer.post.empty()) return false;
+  const size_t place = bias_input(layer);
   if (layer.bias) {
-    if (!graph.constant(node.inputs[2])) return false;
-    vector = computed_constant(Binary{BinaryKind::add}, {graph.constant(node.inputs[2]), vector})
-                 .value();
-    node.inputs.resize(2);
+    if (!graph.constant(node.inputs[place])) return false;
+    vector =
+        computed_constant(Binary{BinaryKind::add}, {graph.constant(node.inputs[place]), vector})
+            .value();
+    node.inputs.erase(node.inputs.begin() + int64_t(place));
   }
   layer.bias = true;
-  node.inputs.push_back(graph.add_constant(node.name + ".bias", std::move(vector)));
+  node.inputs.insert(node.inputs.begin() + int64_t(place),
+                     graph.add_constant(node.name + ".bias", std::move(vector)));
   return true;
 }
 
 } // namespace
 
-bool fuse_bias(Graph &graph) {
+int64_t fuse_bias(Graph &graph) {
   return absorb_into_layers(graph, [&](Node &layer, auto &op, const Node &sum, size_t operand) {
     auto *binary = std::get_if<Binary>(&sum.op);
     if (!binary || binary->kind != BinaryKind::add) return false;

@@ -1,6 +1,6 @@
 // f(conv(x)) -> conv(x, post = f), for activations and for elementwise arithmetic with a tensor of
 // the same shape that is ready before the convolution runs (a residual add); likewise for dense
-// layers.
+// layers and pools.
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
@@ -14,12 +14,8 @@ constexpr size_t most_steps = 8;
 std::vector<FusedOp> *post_of(Op &op) {
   if (auto *conv = std::get_if<Conv>(&op)) return &conv->post;
   if (auto *dense = std::get_if<Dense>(&op)) return &dense->post;
+  if (auto *pool = std::get_if<Pool>(&op)) return &pool->post;
   return nullptr;
-}
-
-bool commutes(BinaryKind kind) {
-  return kind == BinaryKind::add || kind == BinaryKind::mul || kind == BinaryKind::min ||
-         kind == BinaryKind::max;
 }
 
 // The step that `reader` would be behind layer number `layer`, and its further operand.
@@ -42,9 +38,9 @@ std::optional<Step> as_step(const Graph &graph, const Uses &uses, int layer, con
 
 } // namespace
 
-bool fuse_post_ops(Graph &graph) {
+int64_t fuse_post_ops(Graph &graph) {
   Uses uses(graph);
-  bool changed = false;
+  int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Node &layer = graph.nodes[n];
     std::vector<FusedOp> *post = post_of(layer.op);
@@ -61,7 +57,7 @@ bool fuse_post_ops(Graph &graph) {
         std::ranges::replace(uses.readers[step->operand], r, int(n));
       }
       take_over(graph, uses, int(n), r);
-      changed = true;
+      ++changed;
     }
   }
   drop_emptied(graph);

@@ -1,8 +1,8 @@
-// layer(f(x)) -> layer(x, pre = f), for convolutions and pools, where f is an activation or arithmetic
-// with a vector over the channels: the batch norm and ReLU in front of a convolution (He et al. 2016,
-// "Identity Mappings in Deep Residual Networks"; DenseNet) are done while its input is brought in.
-// Only what costs no more than a few instructions, since rows at the edge of a block, and overlapping
-// windows of a pool, do it again.
+// layer(f(x)) -> layer(x, pre = f), for convolutions and pools, where f is an activation or
+// arithmetic with a vector over the channels: the batch norm and ReLU in front of a convolution (He
+// et al. 2016, "Identity Mappings in Deep Residual Networks"; DenseNet) are done while its input is
+// brought in. Only what costs no more than a few instructions, since rows at the edge of a block,
+// and overlapping windows of a pool, do it again.
 #include "passes/channel_vector.h"
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
@@ -26,9 +26,7 @@ bool is_cheap(const Unary &op) {
     return false;
   }
 }
-bool is_cheap(const Binary &op) {
-  return op.kind != BinaryKind::pow && op.kind != BinaryKind::div;
-}
+bool is_cheap(const Binary &op) { return op.kind != BinaryKind::pow && op.kind != BinaryKind::div; }
 
 // The step that `node` would be in front of a layer, the operand that goes on through it, and the
 // vector that it takes.
@@ -53,12 +51,12 @@ std::optional<Step> as_step(const Graph &graph, const Node &node) {
   return vector ? std::optional(Step{{*binary}, through, vector}) : std::nullopt;
 }
 
-template <LayerOp L> bool take_steps(Graph &graph, const Uses &uses, int n, L &layer) {
-  bool changed = false;
+template <LayerOp L> int64_t take_steps(Graph &graph, const Uses &uses, int n, L &layer) {
+  int64_t changed = 0;
   while (layer.pre.size() < most_steps) {
     Node &node = graph.nodes[size_t(n)];
-    const int p = uses.producer[node.inputs[0]];
-    if (p < 0 || uses.readers[node.inputs[0]].size() != 1 || uses.is_output[node.inputs[0]]) break;
+    const int p = uses.producer[node.inputs[0]]; // its reader may be one that is in `pre` by now
+    if (p < 0 || uses.single_reader(node.inputs[0]) < 0) break;
     Node &before = graph.nodes[size_t(p)];
     std::optional<Step> step = as_step(graph, before);
     if (!step) break;
@@ -67,23 +65,22 @@ template <LayerOp L> bool take_steps(Graph &graph, const Uses &uses, int n, L &l
                          graph.add_constant(before.name + ".vector", step->vector));
     layer.pre.insert(layer.pre.begin(), step->op);
     node.inputs[0] = step->through;
-    node.fused.insert(node.fused.begin(), before.name);
-    node.fused.insert(node.fused.begin() + 1, before.fused.begin(), before.fused.end());
+    put_names_before(node, before);
     before.inputs.clear();
-    changed = true;
+    ++changed;
   }
   return changed;
 }
 
 } // namespace
 
-bool fuse_pre_ops(Graph &graph) {
+int64_t fuse_pre_ops(Graph &graph) {
   const Uses uses(graph);
-  bool changed = false;
+  int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Op &op = graph.nodes[n].op;
-    if (auto *conv = std::get_if<Conv>(&op)) changed |= take_steps(graph, uses, int(n), *conv);
-    if (auto *pool = std::get_if<Pool>(&op)) changed |= take_steps(graph, uses, int(n), *pool);
+    if (auto *conv = std::get_if<Conv>(&op)) changed += take_steps(graph, uses, int(n), *conv);
+    if (auto *pool = std::get_if<Pool>(&op)) changed += take_steps(graph, uses, int(n), *pool);
   }
   drop_emptied(graph);
   return changed;

@@ -7,8 +7,9 @@
 
 namespace lathe {
 
-bool lower_batch_norm(Graph &graph) {
-  bool changed = false;
+int64_t lower_batch_norm(Graph &graph) {
+  int64_t changed = 0;
+  Names names(graph);
   std::vector<Node> before = std::move(graph.nodes);
   graph.nodes.clear();
   for (Node &node : before) {
@@ -17,9 +18,11 @@ bool lower_batch_norm(Graph &graph) {
       graph.nodes.push_back(std::move(node));
       continue;
     }
-    changed = true;
+    ++changed;
     auto append = [&](const char *suffix, Op step, std::vector<ValueId> inputs) {
-      return graph.add_node(node.name + suffix, std::move(step), std::move(inputs), node.source)
+      return graph
+          .add_node(names.unused(node.name + suffix), std::move(step), std::move(inputs),
+                    node.source)
           .value();
     };
     auto binary = [&](const char *suffix, BinaryKind kind, ValueId a, ValueId b) {

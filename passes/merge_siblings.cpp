@@ -13,7 +13,7 @@ namespace {
 bool is_candidate(const Graph &graph, const Uses &uses, const Node &node, ValueId input) {
   auto *conv = std::get_if<Conv>(&node.op);
   if (!conv || node.inputs[0] != input || conv->kernel != Size2{} || conv->pad != Pads{} ||
-      conv->groups != 1)
+      conv->groups != 1 || !conv->pre.empty())
     return false;
   for (size_t i = 1; i < node.inputs.size(); ++i)
     if (!graph.constant(node.inputs[i])) return false; // a residual to add, or weights as inputs
@@ -26,13 +26,13 @@ bool is_candidate(const Graph &graph, const Uses &uses, const Node &node, ValueI
 bool alike(const Conv &a, const Conv &b) { return a.stride == b.stride && a.post == b.post; }
 
 // Makes the first of `siblings` compute all of them; returns the node that takes them apart.
-Node merge(Graph &graph, const std::vector<int> &siblings) {
+Node merge(Graph &graph, Names &names, const std::vector<int> &siblings) {
   auto node = [&](int n) -> Node & { return graph.nodes[size_t(n)]; };
   Node &first = node(siblings[0]);
   Conv op = std::get<Conv>(first.op);
   op.bias = std::ranges::any_of(siblings, [&](int n) { return std::get<Conv>(node(n).op).bias; });
   Split split{1, {}};
-  Node parts{first.name + ".parts", {}, {}, {}, first.source, {}};
+  Node parts{names.unused(first.name + ".parts"), {}, {}, {}, first.source, {}};
   std::vector<ConstantRef> weights, biases;
   for (int n : siblings) {
     const int64_t channels = graph.shape(node(n).outputs[0])[1];
@@ -64,8 +64,9 @@ Node merge(Graph &graph, const std::vector<int> &siblings) {
 
 } // namespace
 
-bool merge_siblings(Graph &graph) {
+int64_t merge_siblings(Graph &graph) {
   const Uses uses(graph);
+  Names names(graph);
   std::map<int, Node> behind; // by the node that each stands behind
   const size_t values = graph.values.size();
   for (ValueId id = 0; id < values; ++id) {
@@ -82,7 +83,7 @@ bool merge_siblings(Graph &graph) {
         group->push_back(n);
     }
     for (const std::vector<int> &group : groups)
-      if (group.size() > 1) behind.emplace(group[0], merge(graph, group));
+      if (group.size() > 1) behind.emplace(group[0], merge(graph, names, group));
   }
   if (behind.empty()) return false;
   std::vector<Node> nodes;

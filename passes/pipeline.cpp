@@ -13,6 +13,7 @@ std::span<const Pass> pipeline() {
       {"fold_constants", fold_constants, "before fusion, which asks what is constant", false},
       {"simplify_windows", simplify_windows, "before all that looks at windows and pools"},
       {"simplify_bounds", simplify_bounds, "before fusion, which takes clip and ReLU along"},
+      {"split_low_rank", split_low_rank, "while weights lie in the file as they are"},
       {"fuse_early_bias", fuse_bias, "a bias that stands before a batch norm, which then folds"},
       {"fold_batch_norm", fold_batch_norm, "before bias and activations, which come after it"},
       {"fold_scale", fold_scale, "behind batch norms, as older frameworks write them"},
@@ -20,8 +21,13 @@ std::span<const Pass> pipeline() {
        false},
       {"fold_lowered_constants", fold_constants, "the factors that lower_batch_norm made", false},
       {"fuse_bias", fuse_bias, "before post ops: a bias belongs in front of them"},
+      {"compose_convolutions", compose_convolutions,
+       "behind biases and before activations, which part what is linear"},
       {"fuse_post_ops", fuse_post_ops, "activations and residual adds into their producers"},
+      {"fuse_pre_ops", fuse_pre_ops, "what no producer took, into the layer behind it"},
+      {"swap_average_pools", swap_average_pools, "when layers have taken along what parts them"},
       {"merge_siblings", merge_siblings, "behind fusion: siblings must end alike to be one"},
+      {"convolutions_to_dense", convolutions_to_dense, "last: the others look for convolutions"},
   };
   return table;
 }
@@ -48,11 +54,11 @@ Result<std::vector<PassReport>> run_passes(Graph &graph, const PipelineOptions &
   for (const Pass &pass : pipeline()) {
     bool disabled = std::ranges::count(options.disabled, pass.name) > 0;
     auto start = std::chrono::steady_clock::now();
-    bool changed = !disabled && pass.run(graph);
-    if (changed) remove_dead_code(graph);
+    const int64_t changes = disabled ? 0 : pass.run(graph);
+    if (changes) remove_dead_code(graph);
     std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
-    reports.push_back({pass.name, took.count(), changed});
-    if (options.verify && changed)
+    reports.push_back({pass.name, took.count(), changes});
+    if (options.verify && changes)
       if (auto whole = verify(graph); !whole) {
         Error error = whole.error();
         error.code = ErrorCode::internal;

@@ -12,16 +12,16 @@ namespace lathe {
 
 struct Pass {
   std::string_view name;
-  bool (*run)(Graph &); // returns whether it changed anything
-  std::string_view why; // why it stands where it stands
-  bool optional = true; // may be disabled
+  int64_t (*run)(Graph &); // returns how many changes it made
+  std::string_view why;    // why it stands where it stands
+  bool optional = true;    // may be disabled
 };
 std::span<const Pass> pipeline();
 
 struct PassReport {
   std::string_view name;
   double milliseconds = 0;
-  bool changed = false;
+  int64_t changes = 0;
 };
 struct PipelineOptions {
   std::vector<std::string> disabled;
@@ -32,16 +32,21 @@ struct PipelineOptions {
 // Errors: usage, for an unknown pass name; internal, where a pass broke the graph.
 Result<std::vector<PassReport>> run_passes(Graph &graph, const PipelineOptions &options = {});
 
-// The passes, one file each.
-bool drop_identities(Graph &graph);  // drop_identities.cpp
-bool fold_constants(Graph &graph);   // fold_constants.cpp
-bool simplify_windows(Graph &graph); // simplify_windows.cpp
-bool simplify_bounds(Graph &graph);  // simplify_bounds.cpp
-bool fold_batch_norm(Graph &graph);  // fold_batch_norm.cpp
-bool fold_scale(Graph &graph);       // fold_scale.cpp
-bool lower_batch_norm(Graph &graph); // lower_batch_norm.cpp
-bool fuse_bias(Graph &graph);        // fuse_bias.cpp
-bool fuse_post_ops(Graph &graph);    // fuse_post_ops.cpp
-bool merge_siblings(Graph &graph);   // merge_siblings.cpp
+// The passes, one file each, named after its function. Each returns how many changes it made.
+int64_t drop_identities(Graph &graph);
+int64_t fold_constants(Graph &graph);
+int64_t simplify_windows(Graph &graph);
+int64_t simplify_bounds(Graph &graph);
+int64_t split_low_rank(Graph &graph);
+int64_t fold_batch_norm(Graph &graph);
+int64_t fold_scale(Graph &graph);
+int64_t lower_batch_norm(Graph &graph);
+int64_t fuse_bias(Graph &graph);
+int64_t compose_convolutions(Graph &graph);
+int64_t fuse_post_ops(Graph &graph);
+int64_t fuse_pre_ops(Graph &graph);
+int64_t swap_average_pools(Graph &graph);
+int64_t merge_siblings(Graph &graph);
+int64_t convolutions_to_dense(Graph &graph);
 
 } // namespace lathe

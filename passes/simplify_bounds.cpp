@@ -10,10 +10,16 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
+// A number of the program: not of the weights, which may be bound later, or to others.
 std::optional<float> number(const ConstantRef &constant) {
   if (!constant || constant->type.dtype != DType::f32) return std::nullopt;
   if (constant->splat) return constant->splat;
-  if (element_count(constant->type.shape) != 1 || !constant->data.defined()) return std::nullopt;
+  const bool moved = constant->op && (std::holds_alternative<Reshape>(*constant->op) ||
+                                      std::holds_alternative<Expand>(*constant->op));
+  if (moved) return number(constant->inputs[0]); // one splat or one element, whatever the shape
+  if (element_count(constant->type.shape) != 1 || !constant->data.defined() ||
+      !constant->name.empty())
+    return std::nullopt;
   return constant->data.f32()[0];
 }
 
@@ -51,18 +57,18 @@ bool bound_by_number(const Graph &graph, Node &node) {
 
 } // namespace
 
-bool simplify_bounds(Graph &graph) {
+int64_t simplify_bounds(Graph &graph) {
   Uses uses(graph);
-  bool changed = false;
+  int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Node &node = graph.nodes[n];
     if (node.inputs.empty()) continue;
-    changed |= bound_by_number(graph, node);
+    changed += bound_by_number(graph, node);
     auto outer = bounds_of(node.op);
     if (!outer) continue;
     if (!(std::get<Unary>(node.op) == as_unary(*outer))) {
       node.op = as_unary(*outer);
-      changed = true;
+      ++changed;
     }
     const int producer = uses.producer[node.inputs[0]];
     if (producer < 0 || uses.single_reader(node.inputs[0]) != int(n)) continue;
@@ -71,7 +77,7 @@ bool simplify_bounds(Graph &graph) {
     if (!inner) continue;
     first.op = as_unary({(*outer)((*inner)(-infinity)), (*outer)((*inner)(infinity))});
     take_over(graph, uses, producer, int(n));
-    changed = true;
+    ++changed;
   }
   drop_emptied(graph);
   return changed;

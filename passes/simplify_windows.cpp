@@ -1,5 +1,6 @@
 // Windows in their simplest form: zeros padded in front of a convolution or average pool become its
-// own padding; a pool of the whole picture, and a mean or maximum over it, become a global pool.
+// own padding; a global pool, and a mean or maximum over the picture, become a pool whose window is
+// the whole picture.
 #include "passes/pipeline.h"
 
 namespace lathe {
@@ -41,35 +42,38 @@ bool absorb_padding(Graph &graph, const Uses &uses, Node &node) {
   return true;
 }
 
-std::optional<GlobalPool> as_global_pool(const Graph &graph, const Node &node) {
+// A pool whose only window is the whole picture.
+std::optional<Pool> as_whole_pool(const Graph &graph, const Node &node) {
   const Shape &x = graph.shape(node.inputs[0]), &y = graph.shape(node.outputs[0]);
   if (x.size() != 4 || y.size() != 4 || y[2] != 1 || y[3] != 1) return std::nullopt;
-  if (auto *pool = std::get_if<Pool>(&node.op)) {
-    const bool whole = pool->kernel == Size2{x[2], x[3]} && pool->pad == Pads{} &&
-                       pool->dilation == Size2{} && pool->kind != PoolKind::sum;
-    return whole ? std::optional(GlobalPool{pool->kind}) : std::nullopt;
+  Pool whole;
+  whole.kernel = whole.stride = {x[2], x[3]};
+  if (auto *pool = std::get_if<GlobalPool>(&node.op)) {
+    whole.kind = pool->kind;
+    return whole;
   }
   auto *reduce = std::get_if<Reduce>(&node.op);
-  if (!reduce || reduce->axes.size() != 2 || graph.type(node.outputs[0]).dtype != DType::f32)
+  if (!reduce || reduce->axes.size() != 2 || graph.type(node.outputs[0]).dtype != DType::f32 ||
+      x[2] * x[3] == 0)
     return std::nullopt;
   for (int64_t axis : reduce->axes)
     if (axis_index(axis, 4) < 2) return std::nullopt;
-  if (reduce->kind == ReduceKind::mean) return GlobalPool{PoolKind::average};
-  if (reduce->kind == ReduceKind::max && x[2] * x[3] > 0) return GlobalPool{PoolKind::max};
-  return std::nullopt;
+  if (reduce->kind != ReduceKind::mean && reduce->kind != ReduceKind::max) return std::nullopt;
+  whole.kind = reduce->kind == ReduceKind::mean ? PoolKind::average : PoolKind::max;
+  return whole;
 }
 
 } // namespace
 
-bool simplify_windows(Graph &graph) {
+int64_t simplify_windows(Graph &graph) {
   const Uses uses(graph);
-  bool changed = false;
+  int64_t changed = 0;
   for (Node &node : graph.nodes) {
     if (node.inputs.empty()) continue;
-    changed |= absorb_padding(graph, uses, node);
-    if (auto pool = as_global_pool(graph, node)) {
+    while (absorb_padding(graph, uses, node)) ++changed;
+    if (auto pool = as_whole_pool(graph, node)) {
       node.op = *pool;
-      changed = true;
+      ++changed;
     }
   }
   return changed;

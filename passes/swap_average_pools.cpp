@@ -1,5 +1,5 @@
-// An average over pixels and a 1x1 convolution (a sum over channels) are linear and act on different
-// dimensions, so they change places:
+// An average over pixels and a 1x1 convolution (a sum over channels) are linear and act on
+// different dimensions, so they change places:
 //   mean(W p(x) + b) = W mean(p(x)) + b        [p: steps in front of the convolution]
 // in the direction that leaves less to do: the pool first where it leaves fewer pixels (DenseNet's
 // transitions), the convolution first where the pool keeps the pixels and the convolution leaves
@@ -15,16 +15,7 @@ bool is_pointwise(const Conv &conv) {
   return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
 }
 bool is_average(const Pool &pool) { return pool.kind == PoolKind::average; }
-int64_t pixels(const Graph &graph, ValueId id) {
-  return graph.shape(id)[2] * graph.shape(id)[3];
-}
-
-// The node that makes the input of node `n`, if nothing else reads that.
-Node *only_source(Graph &graph, const Uses &uses, size_t n) {
-  const ValueId id = graph.nodes[n].inputs[0];
-  const int p = uses.producer[id];
-  return p >= 0 && uses.single_reader(id) == int(n) ? &graph.nodes[size_t(p)] : nullptr;
-}
+int64_t pixels(const Graph &graph, ValueId id) { return graph.shape(id)[2] * graph.shape(id)[3]; }
 
 void exchange(Graph &graph, Node &first, Node &second, Op new_first, Op new_second,
               std::vector<ValueId> first_inputs, std::vector<ValueId> second_inputs) {
@@ -76,8 +67,7 @@ bool convolution_first(Graph &graph, Node &pooling, Node &convolution) {
   const Conv conv = std::get<Conv>(convolution.op);
   const Pool pool = std::get<Pool>(pooling.op);
   const bool same = pixels(graph, pooling.outputs[0]) == pixels(graph, pooling.inputs[0]);
-  const bool fewer =
-      graph.shape(convolution.outputs[0])[1] < graph.shape(convolution.inputs[0])[1];
+  const bool fewer = graph.shape(convolution.outputs[0])[1] < graph.shape(convolution.inputs[0])[1];
   if (!same || !fewer || !conv.pre.empty() || pool.bias || !pool.post.empty()) return false;
   Conv first = conv;
   first.pre = pool.pre;
@@ -99,20 +89,19 @@ bool convolution_first(Graph &graph, Node &pooling, Node &convolution) {
 
 } // namespace
 
-bool swap_average_pools(Graph &graph) {
+int64_t swap_average_pools(Graph &graph) {
   const Uses uses(graph); // of values, which keep their makers and readers
-  bool changed = false;
+  int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Node &node = graph.nodes[n];
-    if (node.inputs.empty()) continue;
     Node *source = only_source(graph, uses, n);
     if (!source) continue;
     auto *pool = std::get_if<Pool>(&node.op), *source_pool = std::get_if<Pool>(&source->op);
     auto *conv = std::get_if<Conv>(&node.op), *source_conv = std::get_if<Conv>(&source->op);
     if (pool && source_conv && is_average(*pool) && is_pointwise(*source_conv))
-      changed |= pool_first(graph, *source, node);
+      changed += pool_first(graph, *source, node);
     else if (conv && source_pool && is_average(*source_pool) && is_pointwise(*conv))
-      changed |= convolution_first(graph, *source, node);
+      changed += convolution_first(graph, *source, node);
   }
   return changed;
 }

@@ -1,5 +1,5 @@
 // The rewrite that all fusions share: a layer takes the place of the node that reads it; and the
-// walk of those that fold a node into the convolution or dense layer before it.
+// walk of those that fold a node into the layer before it.
 #pragma once
 
 #include "ir/graph.h"
@@ -20,16 +20,35 @@ inline void take_over(Graph &graph, Uses &uses, int layer, int reader) {
   gone.inputs.clear();
 }
 
+inline bool commutes(BinaryKind kind) {
+  return kind == BinaryKind::add || kind == BinaryKind::mul || kind == BinaryKind::min ||
+         kind == BinaryKind::max;
+}
+
+// The node that makes the first input of node `n`, if nothing else reads that; else null.
+inline Node *only_source(Graph &graph, const Uses &uses, size_t n) {
+  if (graph.nodes[n].inputs.empty()) return nullptr;
+  const ValueId id = graph.nodes[n].inputs[0];
+  const int p = uses.producer[id];
+  return p >= 0 && uses.single_reader(id) == int(n) ? &graph.nodes[size_t(p)] : nullptr;
+}
+
+// The names of a node, and of all that were fused into it, go in front of those of another.
+inline void put_names_before(Node &node, const Node &first) {
+  node.fused.insert(node.fused.begin(), first.fused.begin(), first.fused.end());
+  node.fused.insert(node.fused.begin(), first.name);
+}
+
 inline void drop_emptied(Graph &graph) {
   std::erase_if(graph.nodes, [](const Node &node) { return node.inputs.empty(); });
 }
 
-// Offers every node to the convolution or dense layer that makes one of its operands, if nothing
-// else reads that and the node keeps its type. Where `absorb(layer, op of the layer, node,
-// operand)` says that it has changed the layer to make the node's result, the layer takes over.
-template <typename Absorb> bool absorb_into_layers(Graph &graph, const Absorb &absorb) {
+// Offers every node to the layer that makes one of its operands, if nothing else reads that and the
+// node keeps its type. Where `absorb(layer, op of the layer, node, operand)` says that it has
+// changed the layer to make the node's result, the layer takes over.
+template <typename Absorb> int64_t absorb_into_layers(Graph &graph, const Absorb &absorb) {
   Uses uses(graph);
-  bool changed = false;
+  int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     Node &node = graph.nodes[n];
     for (size_t operand = 0; operand < node.inputs.size(); ++operand) {
@@ -43,9 +62,11 @@ template <typename Absorb> bool absorb_into_layers(Graph &graph, const Absorb &a
         absorbed = absorb(layer, *conv, node, operand);
       else if (auto *dense = std::get_if<Dense>(&layer.op))
         absorbed = absorb(layer, *dense, node, operand);
+      else if (auto *pool = std::get_if<Pool>(&layer.op))
+        absorbed = absorb(layer, *pool, node, operand);
       if (!absorbed) continue;
       take_over(graph, uses, producer, int(n));
-      changed = true;
+      ++changed;
       break;
     }
   }

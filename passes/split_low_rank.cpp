@@ -1,0 +1,173 @@
+// A convolution whose weights have low rank becomes a bottleneck of two, where that is cheaper by a
+// third at least: the weights w[m,c,i,j] as a matrix of C columns (c) by M*h*w rows have rank r
+// when r of the columns make all others,
+//   w[m,c,i,j] = sum over r of w[m,p(r),i,j] * a[r,c]     ->  a 1x1 of r channels, then w[:,p(r)]
+// or, as a matrix of M rows (m),
+//   w[m,c,i,j] = sum over r of b[m,r] * w[p(r),c,i,j]     ->  w[p(r)], then a 1x1 from r channels
+// (an interpolative decomposition; Halko, Martinsson and Tropp 2011, section 3.2.3). Only exactly
+// low rank counts, up to the rounding of f32. Most weights have full rank, which a small part of
+// them proves.
+#include "passes/pipeline.h"
+
+#include <Eigen/Dense>
+#include <cmath>
+
+namespace lathe {
+namespace {
+
+using Matrix = Eigen::MatrixXd;
+
+constexpr double worth = 2.0 / 3;         // of the multiplies
+constexpr double least_pivot = 1e-4;      // of the largest: what rounding leaves is far below
+constexpr double largest_residual = 1e-6; // of the largest weight
+
+// The weights with column `i` for channel `i` of dimension `axis` (0: output, 1: input).
+struct Unfolded {
+  const Tensor &weights;
+  size_t axis;
+  int64_t columns() const { return weights.shape()[axis]; }
+  int64_t rows() const { return weights.size() / columns(); }
+  double operator()(int64_t row, int64_t column) const {
+    const Shape &s = weights.shape();
+    const int64_t taps = s[2] * s[3];
+    const int64_t index =
+        axis == 0 ? column * rows() + row : (row / taps * s[1] + column) * taps + row % taps;
+    return double{weights.f32()[size_t(index)]};
+  }
+};
+
+// Whether the rank is above `limit`, as far as a part of the matrix shows, spread over all of it.
+bool surely_above(const Unfolded &a, int64_t limit) {
+  const int64_t n = limit + 1;
+  Eigen::MatrixXf part(n, n);
+  for (int64_t c = 0; c < n; ++c)
+    for (int64_t r = 0; r < n; ++r) part(r, c) = float(a(r * a.rows() / n, c * a.columns() / n));
+  const Eigen::PartialPivLU<Eigen::MatrixXf> lu(part);
+  const auto pivots = lu.matrixLU().diagonal().cwiseAbs();
+  return pivots.minCoeff() > float(least_pivot) * pivots.maxCoeff();
+}
+
+struct Basis {
+  std::vector<int64_t> columns; // that make all others
+  Matrix coefficients;          // basis columns x columns
+};
+// The columns that make all others, if there are at most `limit`.
+std::optional<Basis> find_basis(const Unfolded &a, int64_t limit) {
+  Matrix whole(a.rows(), a.columns());
+  for (int64_t c = 0; c < a.columns(); ++c)
+    for (int64_t r = 0; r < a.rows(); ++r) whole(r, c) = a(r, c);
+  Eigen::ColPivHouseholderQR<Matrix> qr(whole);
+  qr.setThreshold(least_pivot);
+  const int64_t rank = qr.rank();
+  if (rank < 1 || rank > limit) return std::nullopt;
+  Basis basis;
+  Matrix chosen(a.rows(), rank);
+  for (int64_t r = 0; r < rank; ++r) {
+    basis.columns.push_back(qr.colsPermutation().indices()[r]);
+    chosen.col(r) = whole.col(basis.columns.back());
+  }
+  const auto triangle = qr.matrixR().topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
+  basis.coefficients =
+      triangle.solve(Matrix(qr.matrixR().topRows(rank))) * qr.colsPermutation().transpose();
+  const double error = (chosen * basis.coefficients - whole).cwiseAbs().maxCoeff();
+  return error <= largest_residual * whole.cwiseAbs().maxCoeff() ? std::optional(basis)
+                                                                 : std::nullopt;
+}
+
+// The multiplies of `conv` through `rank` channels in the middle, per output pixel, as a line in
+// the rank: the 1x1 in front of it works on input pixels, the one behind it on output pixels.
+double multiplies_per_rank(const Graph &graph, const Node &node, size_t axis) {
+  const Shape &x = graph.shape(node.inputs[0]), &y = graph.shape(node.outputs[0]),
+              &w = graph.shape(node.inputs[1]);
+  const auto in = double(x[2] * x[3]), out = double(y[2] * y[3]);
+  const auto taps = double(w[2] * w[3]);
+  return axis == 1 ? in * double(w[1]) + out * taps * double(w[0])
+                   : out * (taps * double(w[1]) + double(w[0]));
+}
+
+ConstantRef gathered(const ConstantRef &weights, size_t axis, const std::vector<int64_t> &which) {
+  const auto count = int64_t(which.size());
+  return computed_constant(Gather{int64_t(axis)},
+                           {weights, literal_constant(Tensor::of(which, {count}))})
+      .value();
+}
+
+struct Halves {
+  Node first, second;
+};
+// The two convolutions; the second makes the node's result.
+Halves split(Graph &graph, Names &names, const Node &node, size_t axis, const Basis &basis) {
+  const Conv &conv = std::get<Conv>(node.op);
+  const ConstantRef weights = graph.constant(node.inputs[1]);
+  const auto rank = int64_t(basis.columns.size()), channels = int64_t(basis.coefficients.cols());
+  Tensor mixing(DType::f32, axis == 1 ? Shape{rank, channels, 1, 1} : Shape{channels, rank, 1, 1});
+  for (int64_t r = 0; r < rank; ++r)
+    for (int64_t c = 0; c < channels; ++c)
+      mixing.f32_mutable()[size_t(axis == 1 ? r * channels + c : c * rank + r)] =
+          float(basis.coefficients(r, c));
+  const ValueId pointwise = graph.add_constant(node.name + ".mixing", literal_constant(mixing));
+  const ValueId window =
+      graph.add_constant(node.name + ".basis", gathered(weights, axis, basis.columns));
+  Conv first, second = conv;
+  if (axis == 0) {
+    first = conv;
+    first.bias = false;
+    second = Conv{};
+    second.bias = conv.bias;
+  }
+  const Shape &x = graph.shape(node.inputs[0]), &y = graph.shape(node.outputs[0]);
+  const Shape between = axis == 1 ? Shape{x[0], rank, x[2], x[3]} : Shape{y[0], rank, y[2], y[3]};
+  graph.values.push_back({node.name + ".basis", {DType::f32, between}, nullptr});
+  const auto middle = ValueId(graph.values.size() - 1);
+  Halves halves;
+  halves.first = {names.unused(node.name + ".basis"),
+                  first,
+                  {node.inputs[0], axis == 1 ? pointwise : window},
+                  {middle},
+                  node.source,
+                  {}};
+  halves.second = node;
+  halves.second.op = second;
+  halves.second.inputs[0] = middle;
+  halves.second.inputs[1] = axis == 1 ? window : pointwise;
+  return halves;
+}
+
+std::optional<Halves> try_split(Graph &graph, Names &names, const Node &node) {
+  auto *conv = std::get_if<Conv>(&node.op);
+  if (!conv || conv->groups != 1 || !conv->pre.empty() || !conv->post.empty()) return std::nullopt;
+  const ConstantRef &weights = graph.constant(node.inputs[1]);
+  if (!weights || !weights->data.defined()) return std::nullopt; // a recipe, or not bound yet
+  const Shape &y = graph.shape(node.outputs[0]);
+  const double before = double(y[2] * y[3]) * double(weights->data.size());
+  for (size_t axis : {1u, 0u}) {
+    const Unfolded matrix{weights->data, axis};
+    const auto limit = std::min(int64_t(worth * before / multiplies_per_rank(graph, node, axis)),
+                                std::min(matrix.columns(), matrix.rows()) - 1);
+    if (limit < 1) continue;
+    if (surely_above(matrix, limit)) continue;
+    if (auto basis = find_basis(matrix, limit)) return split(graph, names, node, axis, *basis);
+  }
+  return std::nullopt;
+}
+
+} // namespace
+
+int64_t split_low_rank(Graph &graph) {
+  Names names(graph);
+  int64_t changed = 0;
+  std::vector<Node> nodes;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    if (auto halves = try_split(graph, names, graph.nodes[n])) {
+      nodes.push_back(std::move(halves->first));
+      nodes.push_back(std::move(halves->second));
+      ++changed;
+    } else {
+      nodes.push_back(std::move(graph.nodes[n]));
+    }
+  }
+  graph.nodes = std::move(nodes);
+  return changed;
+}
+
+} // namespace lathe
