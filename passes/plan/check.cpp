@@ -87,6 +87,12 @@ private:
       if (graph_.constant(ValueId(id))) identities_[id] = fresh(ValueId(id));
     for (ValueId id : graph_.inputs) identities_[id] = fresh(id);
     for (const Node &node : graph_.nodes) {
+      // A cast to the same type moves elements, too.
+      auto *cast = std::get_if<Cast>(&node.op);
+      if (cast && cast->to == graph_.type(node.inputs[0]).dtype) {
+        identities_[node.outputs[0]] = identities_[node.inputs[0]];
+        continue;
+      }
       if (!moves(node.op)) {
         for (ValueId id : node.outputs) identities_[id] = fresh(id);
         continue;
