@@ -59,6 +59,7 @@ public:
     double multiplies = 0;
     for (size_t i = 0; i < stages_.size(); ++i) {
       const int64_t source_rows = this->source_rows(i, wanted_rows);
+      scratch = (scratch + 63) / 64 * 64;
       add_stage(i, scratch, source_rows);
       scratch += scratch_bytes(i, source_rows);
       multiplies +=
@@ -165,7 +166,7 @@ private:
   }
   int64_t scratch_bytes(size_t i, int64_t source_rows) const {
     const Part &p = stages_[i];
-    return p.scratch ? (source_rows * p.row * 4 + 63) / 64 * 64 : 0;
+    return p.scratch ? source_rows * p.row * 4 : 0;
   }
   int64_t pool_bytes(int64_t block) const {
     return r_.pool ? conv_rows(block) * stages_[0].y[3] * stages_[0].panel * 4 : 0;
@@ -230,6 +231,7 @@ private:
 
   // Returns the scratch bytes with the pool's.
   int64_t add_pool(int64_t scratch) {
+    scratch = (scratch + 63) / 64 * 64;
     const Part &p = stages_[0];
     Storage rows; // of one panel
     rows.dims = {1, p.panel, p.y[2], p.y[3]};

@@ -173,7 +173,8 @@ TEST_CASE("and with elements of every type, and weights that are computed at run
 
 namespace {
 
-// A padded convolution (with scratch), a pool, and tanh as a kernel of its own.
+// A padded convolution (with scratch), a pool, and tanh, in kernels of their own since all three
+// results are wanted.
 Graph small_graph() {
   Graph graph;
   graph.name = "small";
@@ -186,7 +187,7 @@ Graph small_graph() {
   const ValueId w = graph.add_constant("w", splat_constant(0.01f, {7, 5, 3, 3}));
   const ValueId y = graph.add_node("conv", conv, {x, w}).value();
   const ValueId z = graph.add_node("pool", pool, {y}).value();
-  graph.outputs = {graph.add_node("tanh", Unary{UnaryKind::tanh}, {z}).value()};
+  graph.outputs = {graph.add_node("tanh", Unary{UnaryKind::tanh}, {z}).value(), y, z};
   return graph;
 }
 
