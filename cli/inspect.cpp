@@ -17,17 +17,11 @@ struct InspectOptions : ModelOptions {
   bool memory_plan = false;
 };
 
-Result<Target> target_of(const ModelOptions &o) {
-  return o.target_cpu == "native" ? Result<Target>(host_target()) : find_target(o.target_cpu);
-}
-
 // The graph after all passes, and its plan.
 Result<std::pair<Graph, Plan>> plan_of(Graph graph, const ModelOptions &o) {
-  PipelineOptions passes;
-  passes.disabled = o.disabled_passes;
-  LATHE_CHECK(run_passes(graph, passes));
-  LATHE_TRY(Target target, target_of(o));
-  LATHE_TRY(Plan plan, make_plan(graph, target));
+  LATHE_TRY(CompileOptions options, compile_options(o));
+  LATHE_CHECK(run_passes(graph, options.passes));
+  LATHE_TRY(Plan plan, make_plan_within(graph, options.target, options.memory));
   return std::pair(std::move(graph), std::move(plan));
 }
 

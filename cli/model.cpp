@@ -123,7 +123,8 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
     LATHE_TRY(compile.target, find_target(options.target_cpu));
   }
   compile.passes.disabled = options.disabled_passes;
-  compile.memory_limit = options.memory_limit;
+  compile.memory = {options.memory_limit, options.batch, options.threads};
+  if (compile.memory.threads <= 0) compile.memory.threads = usable_cpus();
   return compile;
 }
 

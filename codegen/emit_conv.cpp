@@ -355,7 +355,7 @@ public:
   ConvEmitter(const ConvSpec &spec, const Target &target, llvm::Module &module,
               const std::string &name)
       : spec_(spec),
-        stage_(spec, target, module, name, C::first_stage_operand, C::first_stage_param),
+        stage_(spec, target, module, name, int(spec.first_stage_operand()), C::first_stage_param),
         e_(module, target, name, size_t(stage_.end_of_operands() + 1)) {}
 
   void emit() {
@@ -419,6 +419,10 @@ private:
     IrValue lanes = e.constant(stage_.panel_lanes());
     IrValue live = e.minimum(e.sub(stage_.channels(e), e.mul(panel, lanes)), lanes);
     PoolRow pooled{e, *spec_.pool, first_pool_param()};
+    if (spec_.pool->bias) {
+      IrValue channel = e.mul(e.mul(at.group, stage_.channels(e)), e.constant(4));
+      pooled.bias = e.offset(e.operand(C::pool_bias), e.add(channel, channel_bytes));
+    }
     IrValue picture = e.offset(to, e.sub(e.constant(0), e.mul(first_conv, row_pitch)));
     e.loop(rows, [&](IrValue r) {
       IrValue row = e.add(first, r);

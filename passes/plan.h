@@ -96,14 +96,14 @@ struct ConvSpec {
   Prologue prologue = Prologue::none;
   std::vector<FusedOp> pre = {}, post = {};
   std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none
-  std::optional<PoolSpec> pool = {}; // without vectors or tensors as operands
+  std::optional<PoolSpec> pool = {}; // with a bias as its only operand
   bool operator==(const ConvSpec &) const = default;
   static constexpr std::string_view name = "conv2d_f32_direct";
 
-  // Operands: the output; of every convolution, from the last of the chain to the first, what
-  // StageOperand lists; the chain's input. An element of the output depends on no other element of
-  // a post operand than its own.
-  enum Operand { output, first_stage_operand };
+  // Operands: the output; the pool's bias, if it has one; of every convolution, from the last of
+  // the chain to the first, what StageOperand lists; the chain's input. An element of the output
+  // depends on no other element of a post operand than its own.
+  enum Operand { output, pool_bias };
   enum StageOperand { weights, first_vector }; // then bias, operands of pre, operands of post
   // Parameters: of the kernel, of every convolution in that order, of the pool. Strides and pitches
   // in bytes. Tasks: image, group, block of rows (of the pool's, if there is one), group of panels;
@@ -155,6 +155,7 @@ struct ConvSpec {
   // The pool reads `conv_rows` rows of one panel from scratch; then PoolSpec's parameters.
   enum PoolParam { pool_at, conv_rows, first_pool_param };
 
+  size_t first_stage_operand() const { return pool_bias + size_t(pool && pool->bias); }
   size_t stage_operands() const {
     return first_vector + bias + operands_of(pre) + operands_of(post);
   }
@@ -295,6 +296,7 @@ struct Kernel {
   Affine tasks;                     // independent units of work, numbered from 0
   int64_t grain = 1;                // least number of tasks worth a thread of its own
   int64_t scratch_bytes = 0;        // per thread
+  int64_t alive_bytes = 0;          // of the arena, while it runs; per image if the plan is batched
   std::vector<std::string> sources; // names of the layers it computes
   double flops_per_image = 0;       // of the layers, multiplies and adds
 };
@@ -319,15 +321,33 @@ struct Plan {
   Affine arena_bytes, arena_lower_bound_bytes;
   int64_t scratch_bytes = 0; // per thread, the largest of any kernel
   int64_t weight_bytes() const;
+  // What each thread is given: a page between the threads' scratch keeps their rows out of one
+  // another's cache sets.
+  int64_t scratch_per_thread() const;
+  // What a run takes for so many images on so many threads, exactly and beforehand: packed weights,
+  // arena, scratch, inputs and outputs.
+  int64_t memory_bytes(int64_t images, int threads) const;
 };
 
 struct PlanOptions {
-  // Chains of convolutions run block by block, so that what stands between them never lies in the
-  // arena: less memory for some work done twice.
-  bool chain_convolutions = false;
+  // Per node, if there are any: whether a convolution runs block by block with the one that feeds
+  // it, so that what stands between them never lies in the arena: less memory, for rows at the
+  // blocks' edges that are computed twice.
+  std::vector<bool> chained = {};
+  bool smallest_blocks = false; // a row per task: the least scratch
 };
 // Errors: unsupported, for graphs with ops or types no kernel covers.
 Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options = {});
+
+// What `memory_bytes` may come to; no bytes: anything.
+struct MemoryLimit {
+  int64_t bytes = 0, images = 1;
+  int threads = 1;
+};
+// The fastest plan that keeps the limit, from what `options` ask for on. Errors: limit, where none
+// does; as make_plan.
+Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
+                              const PlanOptions &options = {});
 
 std::string print(const Plan &plan);
 

@@ -1,6 +1,6 @@
-// A convolution whose weights have low rank becomes a bottleneck of two, where that is cheaper by a
-// third at least: the weights w[m,c,i,j] as a matrix of C columns (c) by M*h*w rows have rank r
-// when r of the columns make all others,
+// A convolution whose weights have low rank becomes a bottleneck of two, where that costs half
+// the multiplies at most: the weights w[m,c,i,j] as a matrix of C columns (c) by M*h*w rows have
+// rank r when r of the columns make all others,
 //   w[m,c,i,j] = sum over r of w[m,p(r),i,j] * a[r,c]     ->  a 1x1 of r channels, then w[:,p(r)]
 // or, as a matrix of M rows (m),
 //   w[m,c,i,j] = sum over r of b[m,r] * w[p(r),c,i,j]     ->  w[p(r)], then a 1x1 from r channels
@@ -17,7 +17,7 @@ namespace {
 
 using Matrix = Eigen::MatrixXd;
 
-constexpr double worth = 2.0 / 3;         // of the multiplies
+constexpr double worth = 0.5;             // of the multiplies
 constexpr double least_pivot = 1e-4;      // of the largest: what rounding leaves is far below
 constexpr double largest_residual = 1e-6; // of the largest weight
 

@@ -33,13 +33,8 @@ Memory allocate(size_t bytes) {
   return {static_cast<std::byte *>(memory), [](std::byte *p) { std::free(p); }};
 }
 
-// A page between the threads' scratch keeps their rows out of one another's cache sets.
-int64_t scratch_per_thread(const Plan &plan) {
-  return plan.scratch_bytes == 0 ? 0 : (plan.scratch_bytes + 63) / 64 * 64 + 4096 + 64;
-}
-
 Result<void> check_memory(const Executable &executable, int64_t images, int threads) {
-  const int64_t needed = executable.memory_bytes(images, threads);
+  const int64_t needed = executable.plan().memory_bytes(images, threads);
   if (executable.memory_limit() == 0 || needed <= executable.memory_limit()) return {};
   return fail(
       Error{.code = ErrorCode::limit,
@@ -67,10 +62,9 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   LATHE_TRY(e.times_.each_pass, run_passes(graph, options.passes));
   e.graph_ = std::move(graph);
   e.times_.passes = watch.lap();
-  LATHE_TRY(e.plan_, make_plan(e.graph_, options.target));
+  LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, options.plan));
   e.times_.plan = watch.lap();
-  e.memory_limit_ = options.memory_limit;
-  LATHE_CHECK(check_memory(e, 1, 1)); // before code is made and weights are packed
+  e.memory_limit_ = options.memory.bytes;
 
   std::map<std::string, size_t> distinct;
   std::vector<KernelSpec> specs;
@@ -92,15 +86,6 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   LATHE_TRY(e.weights_, PackedWeights::pack(e.plan_));
   e.times_.pack = watch.lap();
   return std::shared_ptr<const Executable>(std::move(executable));
-}
-
-int64_t Executable::memory_bytes(int64_t images, int threads) const {
-  int64_t bytes =
-      plan_.weight_bytes() + plan_.arena_bytes.at(images) + threads * scratch_per_thread(plan_);
-  for (auto *types : {&plan_.inputs, &plan_.outputs})
-    for (const Type &type : *types)
-      bytes += element_count(with_images(plan_, type.shape, images)) * int64_t(size_of(type.dtype));
-  return bytes;
 }
 
 Shape with_images(const Plan &plan, const Shape &shape, int64_t images) {
@@ -131,7 +116,7 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
   for (const Type &type : plan.inputs) r->inputs_.push_back(tensor(type));
   for (const Type &type : plan.outputs) r->outputs_.push_back(tensor(type));
   r->arena_ = allocate(size_t(plan.arena_bytes.at(images)));
-  r->scratch_per_thread_ = scratch_per_thread(plan);
+  r->scratch_per_thread_ = plan.scratch_per_thread();
   int threads = r->pool_ ? r->pool_->threads() : 1;
   r->scratch_ = allocate(size_t(r->scratch_per_thread_ * threads));
   if (!r->arena_ || !r->scratch_)

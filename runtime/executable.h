@@ -13,7 +13,8 @@ namespace lathe {
 struct CompileOptions {
   Target target; // host_target() by default; must be one that this machine can run
   PipelineOptions passes;
-  int64_t memory_limit = 0; // bytes, of everything that `memory_bytes` counts; 0: none
+  MemoryLimit memory; // of everything that `Plan::memory_bytes` counts
+  PlanOptions plan;   // where the search for a plan that keeps it begins
   CompileOptions();
 };
 
@@ -27,15 +28,12 @@ class Executable {
 public:
   // The graph's weights must be bound. Errors: invalid (weights without data, a broken graph),
   // unsupported (an op no kernel covers, a target this machine lacks), usage (unknown passes),
-  // limit (one picture needs more memory than allowed).
+  // limit (no plan keeps the memory limit).
   static Result<std::shared_ptr<const Executable>> compile(Graph graph,
                                                            const CompileOptions &options = {});
   const Plan &plan() const { return plan_; }
   const Graph &graph() const { return graph_; } // after the passes
   const CompileTimes &times() const { return times_; }
-  // What a request for so many images on so many threads will have taken, exactly and beforehand:
-  // packed weights, arena, scratch, inputs and outputs.
-  int64_t memory_bytes(int64_t images, int threads) const;
   int64_t memory_limit() const { return memory_limit_; }
   KernelFunction function(size_t kernel) const { return functions_[kernel]; }
   const PackedWeights &weights() const { return weights_; }

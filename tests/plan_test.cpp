@@ -106,31 +106,99 @@ TEST_CASE("integers and masks move through memory of their own size") {
   }
 }
 
-TEST_CASE(
-    "what is left of the classics: layers and pools, and nothing that only moves or activates") {
-  for (const char *name : {"vgg16", "resnet50", "resnet152", "googlenet", "googlenet_torchvision",
-                           "inception_v3", "squeezenet1_0", "squeezenet1_1", "nin"}) {
+namespace {
+
+struct Planned {
+  Graph graph;
+  Plan plan;
+};
+Planned planned(const std::string &name) {
+  Graph graph = load_bundled(name).value();
+  REQUIRE(run_passes(graph));
+  auto plan = make_plan(graph, known_targets()[0]);
+  REQUIRE_MESSAGE(plan, to_string(plan.error()));
+  return {std::move(graph), std::move(*plan)};
+}
+template <typename Spec> int64_t kernels_of(const Plan &plan) {
+  return std::ranges::count_if(
+      plan.kernels, [](const Kernel &kernel) { return std::holds_alternative<Spec>(kernel.spec); });
+}
+template <typename T> int64_t nodes_of(const Graph &graph) {
+  return std::ranges::count_if(graph.nodes,
+                               [](const Node &node) { return std::holds_alternative<T>(node.op); });
+}
+
+} // namespace
+
+TEST_CASE("what is left of the classics: layers, and nothing that only moves or activates") {
+  for (const char *name :
+       {"vgg16", "resnet50", "resnet152", "googlenet", "googlenet_torchvision", "inception_v3",
+        "squeezenet1_0", "squeezenet1_1", "nin", "densenet121"}) {
+    CAPTURE(name);
+    const Planned p = planned(name);
+    CHECK(nodes_of<BatchNorm>(p.graph) == 0);
+    CHECK(nodes_of<Unary>(p.graph) == 0); // all went into layers
+    CHECK(nodes_of<Binary>(p.graph) == 0);
+    CHECK(nodes_of<Dropout>(p.graph) == 0);
+    // A flatten of several pixels has to bring the channels to the front.
+    CHECK(kernels_of<MapSpec>(p.plan) == (std::string_view(name) == "vgg16" ? 1 : 0));
+  }
+  // Pools that stand behind a convolution are part of its kernel.
+  CHECK(kernels_of<PoolSpec>(planned("vgg16").plan) == 0);
+  CHECK(kernels_of<PoolSpec>(planned("resnet50").plan) == 0);
+  // Two per dense layer, one per transition and its pool, the first, the last pool, classifier,
+  // softmax.
+  CHECK(planned("densenet121").plan.kernels.size() == 2 * 58 + 2 * 3 + 4);
+}
+
+TEST_CASE("GoogLeNet's reductions are one convolution in each of its nine modules") {
+  CHECK(nodes_of<Split>(planned("googlenet").graph) == 9);
+}
+
+TEST_CASE("the arena of every bundled network is as small as what must live at once") {
+  for (const std::string &name : bundled_models()) {
+    CAPTURE(name);
+    const Plan plan = planned(name).plan;
+    const auto bytes = double(plan.arena_bytes.at(1));
+    CHECK(bytes <= 1.05 * double(plan.arena_lower_bound_bytes.at(1)));
+    for (auto [network, limit] :
+         {std::pair("vgg16", 17e6), {"resnet50", 5.6e6}, {"googlenet", 4.3e6}})
+      if (name == network) CHECK(bytes <= limit);
+  }
+}
+
+TEST_CASE("a memory limit finds the plan that keeps it, or says what would do") {
+  for (const char *name : {"vgg16", "resnet50", "inception_v3", "densenet121"}) {
     CAPTURE(name);
     Graph graph = load_bundled(name).value();
     REQUIRE(run_passes(graph));
-    for (const Node &node : graph.nodes) {
-      CAPTURE(node.name);
-      CHECK_FALSE(std::holds_alternative<BatchNorm>(node.op));
-      CHECK_FALSE(std::holds_alternative<Unary>(node.op)); // all went into layers
-      CHECK_FALSE(std::holds_alternative<Dropout>(node.op));
-    }
-    auto plan = make_plan(graph, known_targets()[0]);
-    REQUIRE(plan);
-    // A flatten of several pixels has to bring the channels to the front.
-    const auto moves = std::ranges::count_if(plan->kernels, [](const Kernel &kernel) {
-      return std::holds_alternative<MapSpec>(kernel.spec);
-    });
-    CHECK(moves == (std::string_view(name) == "vgg16" ? 1 : 0));
+    const Target &target = known_targets()[0];
+    const int64_t usual = make_plan(graph, target)->memory_bytes(2, 2);
+    auto within = [&](int64_t bytes) { return make_plan_within(graph, target, {bytes, 2, 2}); };
+    auto same = within(usual);
+    REQUIRE(same);
+    CHECK(print(*same) == print(*make_plan(graph, target)));
+    auto less = within(usual - usual / 500); // weights are most of it
+    REQUIRE_MESSAGE(less, to_string(less.error()));
+    CHECK(less->memory_bytes(2, 2) <= usual - usual / 500);
+    auto impossible = within(less->weight_bytes());
+    REQUIRE(!impossible);
+    CHECK(impossible.error().code == ErrorCode::limit);
+    CHECK(impossible.error().found.contains("for 2 images on 2 threads"));
   }
-  // The reductions of GoogLeNet's nine modules are one convolution each.
-  Graph graph = load_bundled("googlenet").value();
-  REQUIRE(run_passes(graph));
-  CHECK(std::ranges::count_if(graph.nodes, [](const Node &node) {
-          return std::holds_alternative<Split>(node.op);
-        }) == 9);
+}
+
+TEST_CASE("plans with chains of convolutions are sound") {
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    CAPTURE(seed);
+    Graph graph = random_graph(70'000 + seed);
+    REQUIRE(run_passes(graph));
+    const PlanOptions options{std::vector<bool>(graph.nodes.size(), true), seed % 2 == 0};
+    auto plan = make_plan(graph, known_targets()[seed % known_targets().size()], options);
+    REQUIRE_MESSAGE(plan, to_string(plan.error()));
+    for (int64_t images : {1, 2}) {
+      auto sound = check_plan(*plan, graph, images);
+      CHECK_MESSAGE(sound, to_string(sound.error()));
+    }
+  }
 }

@@ -2,8 +2,8 @@
 
 namespace lathe {
 
-PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &options)
-    : graph(g), uses(graph), batched(images_are_independent(graph)),
+PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &o)
+    : graph(g), options(o), uses(graph), batched(images_are_independent(graph)),
       schedule(make_schedule(graph, uses, options)), storage(graph, batched, schedule.last_reader) {
   plan.name = graph.name;
   plan.target = target;

@@ -11,6 +11,7 @@ public:
   PlanBuilder(const Graph &graph, const Target &target, const PlanOptions &options);
 
   const Graph &graph;
+  const PlanOptions options;
   const Uses uses;
   const bool batched;
   const Schedule schedule;

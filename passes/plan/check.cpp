@@ -192,7 +192,8 @@ private:
   };
   Role role_of(const Kernel &kernel, size_t operand) const {
     if (auto *conv = std::get_if<ConvSpec>(&kernel.spec)) {
-      size_t first = ConvSpec::first_stage_operand;
+      size_t first = conv->first_stage_operand();
+      if (operand < first) return {};
       for (const ConvSpec *stage = conv; stage;
            stage = stage->source.empty() ? nullptr : &stage->source[0]) {
         const size_t post = first + stage->stage_operands() - operands_of(stage->post);

@@ -143,6 +143,8 @@ private:
     // The source of the product: scratch rows without gaps, or the input itself.
     p.scratch = p.spec.prologue != Prologue::none;
     p.scratch_cols = (s.y[3] - 1) * op.stride.w + reach(op.kernel.w, op.dilation.w);
+    if (p.spec.prologue == Prologue::convolve) // whole rows, also where strides leave some out
+      p.scratch_cols = std::max(p.scratch_cols, op.pad.left + s.x[3]);
     p.pixel = p.scratch ? p.depth : r_.input.strides[3];
     p.row = p.scratch ? p.scratch_cols * p.depth : r_.input.strides[2];
     return p;
@@ -172,9 +174,11 @@ private:
     return r_.pool ? conv_rows(block) * stages_[0].y[3] * stages_[0].panel * 4 : 0;
   }
 
-  // The sources stay in half of the L2 cache while weights stream over them; so does what a pool
-  // reads. A pool whose windows overlap computes some rows twice: it gets more of the cache.
+  // Unless the least scratch is wanted: the sources stay in half of the L2 cache while weights
+  // stream over them; so does what a pool reads. A pool whose windows overlap computes some rows
+  // twice: it gets more of the cache.
   void choose_block() {
+    if (r_.smallest_block) return;
     const int64_t budget = target_.l2_bytes / (r_.pool ? 2 : 4);
     auto bytes = [&](int64_t block) {
       int64_t total = pool_bytes(block), wanted = conv_rows(block);
@@ -193,7 +197,12 @@ private:
       else
         high = middle - 1;
     }
-    block_rows_ = ceil_div(rows(), ceil_div(rows(), low));
+    // Rows are shared between threads where there are few panels to share.
+    constexpr int64_t fewest_tasks = 4, fewest_rows = 4;
+    const int64_t apart = ceil_div(fewest_tasks, r_.stages[0].op->groups * stages_[0].panels);
+    const int64_t blocks = std::max(ceil_div(rows(), low),
+                                    std::min(apart, std::max<int64_t>(1, rows() / fewest_rows)));
+    block_rows_ = ceil_div(rows(), blocks);
   }
 
   // --- Parameters, in the order of ConvSpec's lists

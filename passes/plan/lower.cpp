@@ -149,10 +149,15 @@ struct Lowering {
         if (s.buffer != request.input.buffer) replaceable.push_back(s);
     const ValueId result = node.outputs[0];
     request.output = b.vector_result(result, only_buffer(replaceable, others));
+    request.smallest_block = b.options.smallest_blocks;
     if (chain.pool) request.pool = &std::get<Pool>(chain.pool->op);
 
     Operands operands;
     operands.add(request.output, result);
+    if (request.pool && request.pool->bias) {
+      LATHE_TRY(Storage bias, b.with_row_major(chain.pool->inputs[1], node));
+      operands.add(bias, chain.pool->inputs[1]);
+    }
     for (const Operands &stage : stages)
       for (size_t i = 0; i < stage.ids.size(); ++i) operands.add(stage.storages[i], stage.ids[i]);
     operands.add(request.input, input);

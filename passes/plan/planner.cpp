@@ -133,6 +133,7 @@ private:
     b_.plan.arena_bytes = b_.batched ? Affine{size.bytes, 0} : Affine{0, size.bytes};
     b_.plan.arena_lower_bound_bytes =
         b_.batched ? Affine{size.lower_bound, 0} : Affine{0, size.lower_bound};
+    count_alive();
     for (Kernel &kernel : b_.plan.kernels) {
       for (View &view : kernel.operands) {
         const Buffer &buffer = b_.storage.buffers[size_t(view.index)];
@@ -144,6 +145,19 @@ private:
     }
   }
 
+  void count_alive() {
+    std::vector<int64_t> change(b_.plan.kernels.size() + 1);
+    for (const Buffer &buffer : b_.storage.buffers) {
+      if (buffer.space != Space::arena || buffer.last < 0) continue;
+      const int64_t bytes = buffer.bytes.per_image + buffer.bytes.fixed;
+      change[size_t(buffer.first)] += bytes;
+      change[size_t(buffer.last) + 1] -= bytes;
+    }
+    int64_t alive = 0;
+    for (size_t k = 0; k < b_.plan.kernels.size(); ++k)
+      b_.plan.kernels[k].alive_bytes = alive += change[k];
+  }
+
   PlanBuilder b_;
 };
 
@@ -151,12 +165,6 @@ private:
 
 Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options) {
   return Planner(graph, target, options).run();
-}
-
-int64_t Plan::weight_bytes() const {
-  int64_t total = 0;
-  for (const Weight &weight : weights) total += weight.bytes;
-  return total;
 }
 
 } // namespace lathe

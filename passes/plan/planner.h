@@ -81,8 +81,8 @@ bool is_injective(const Storage &storage);
 bool channels_contiguous(const Storage &s);
 
 // Offsets for all arena buffers: greedy by size (the order of Pisarchyk and Lee 2020, "Efficient
-// Memory Management for Deep Neural Net Inference", section 5.2). Returns the arena's bytes, and
-// the most bytes alive at once.
+// Memory Management for Deep Neural Net Inference", section 5.2), and, where that takes more than
+// the most bytes alive at once, a search for a better order. Returns both numbers.
 struct ArenaSize {
   int64_t bytes = 0, lower_bound = 0;
 };
@@ -113,6 +113,7 @@ struct ConvRequest {
   Storage input;              // of the last stage in the list
   const Pool *pool = nullptr; // of the first stage's result
   Storage output;
+  bool smallest_block = false; // a row of the output per task
 };
 struct ConvTile {
   int64_t pixels, vectors;

@@ -47,9 +47,9 @@ void join_convolutions(const Graph &graph, const Uses &uses, const PlanOptions &
     const Node &node = graph.nodes[n];
     auto *pool = std::get_if<Pool>(&node.op);
     auto *conv = std::get_if<Conv>(&node.op);
-    const bool pools = pool && pool->pre.empty() && inputs_of(*pool) == 1;
-    const bool chains =
-        options.chain_convolutions && conv && conv->pre.empty() && conv->groups == 1;
+    const bool pools = pool && pool->pre.empty() && operands_of(pool->post) == 0;
+    const bool chains = conv && n < options.chained.size() && options.chained[n] &&
+                        conv->pre.empty() && conv->groups == 1;
     if (!pools && !chains) continue;
     const Conv *before = feeding_convolution(graph, uses, n);
     if (!before || (chains && before->groups != 1)) continue;

@@ -60,8 +60,10 @@ Tensor image(const Tensor &batch, int64_t n) {
 }
 
 Result<std::shared_ptr<const Executable>> try_compile(const Graph &graph, const Target &target,
-                                                      const std::vector<std::string> &disabled) {
+                                                      const std::vector<std::string> &disabled,
+                                                      const PlanOptions &plan = {}) {
   CompileOptions options;
+  options.plan = plan;
   options.target = target;
   options.passes.disabled = disabled;
   return Executable::compile(graph, options);
@@ -121,13 +123,14 @@ void check(const std::shared_ptr<const Executable> &executable, const std::vecto
 struct Way {
   const Target &target;
   std::vector<std::string> disabled = {};
+  PlanOptions plan = {};
 };
 constexpr std::string_view mixes = "the plan is not for any number of images";
 
 // What goes wrong with a graph, from compiling it to its results.
 Result<std::string> fault(const Graph &graph, const Way &way, const std::vector<Tensor> &inputs,
                           const std::vector<Tensor> &references) {
-  LATHE_TRY(auto executable, try_compile(graph, way.target, way.disabled));
+  LATHE_TRY(auto executable, try_compile(graph, way.target, way.disabled, way.plan));
   if (!executable->plan().batched) return std::string(mixes);
   for (int64_t images : {1, 3})
     LATHE_CHECK(check_plan(executable->plan(), executable->graph(), images));
@@ -164,6 +167,36 @@ void check_random(uint64_t seed, const Way &way) {
 TEST_CASE("random graphs compute what the evaluator computes, on every target of this machine") {
   for (uint64_t seed = 0; seed < 120; ++seed)
     for (const Target &target : runnable_targets()) check_random(seed, {target});
+}
+
+TEST_CASE("chains of convolutions and small blocks change no bit") {
+  for (uint64_t seed = 200; seed < 260; ++seed) {
+    CAPTURE(seed);
+    Graph graph = random_graph(seed);
+    auto inputs = random_inputs(graph, seed, 3);
+    for (const Target &target : runnable_targets()) {
+      auto usual = run(compile(graph, target), inputs, 3, nullptr);
+      for (bool smallest_blocks : {false, true}) {
+        auto chained =
+            try_compile(graph, target, {}, {std::vector<bool>(100, true), smallest_blocks});
+        REQUIRE_MESSAGE(chained, to_string(chained.error()));
+        auto outputs = run(*chained, inputs, 3, nullptr);
+        for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(outputs[j], usual[j]));
+      }
+    }
+  }
+  for (const char *name : {"resnet18", "vgg11", "inception_v3"}) {
+    CAPTURE(name);
+    Graph graph = load_bundled(name).value();
+    REQUIRE(randomise_weights(graph, 1));
+    auto inputs = random_inputs(graph, 1, 1);
+    const Target target = host_target();
+    auto usual = run(compile(graph, target), inputs, 1, nullptr);
+    auto chained = try_compile(graph, target, {}, {std::vector<bool>(1000, true), false});
+    REQUIRE_MESSAGE(chained, to_string(chained.error()));
+    CHECK((*chained)->plan().kernels.size() < compile(graph, target)->plan().kernels.size());
+    CHECK(same_bits(run(*chained, inputs, 1, nullptr)[0], usual[0]));
+  }
 }
 
 TEST_CASE("every optional pass can be left out") {

@@ -24,9 +24,11 @@ const std::vector<std::string> fusion = {"drop_identities", "fold_batch_norm", "
                                          "fuse_post_ops"};
 
 std::shared_ptr<const Executable> compile(const Graph &graph, const Target &target,
-                                          std::vector<std::string> disabled = {}) {
+                                          std::vector<std::string> disabled = {},
+                                          const PlanOptions &plan = {}) {
   CompileOptions options;
   options.target = target;
+  options.plan = plan;
   options.passes.disabled = std::move(disabled);
   auto executable = Executable::compile(graph, options);
   REQUIRE_MESSAGE(executable, to_string(executable.error()));
@@ -101,14 +103,20 @@ void check(const std::shared_ptr<const Executable> &executable, const Graph &gra
   }
 }
 
-// On every target of this machine, with fusion and without, for each number of images.
+// On every target of this machine, with fusion and without, and with all that can be chained, row
+// by row; for each number of images.
 void check_everywhere(const Graph &graph, const std::map<int64_t, std::vector<Tensor>> &inputs) {
+  struct Way {
+    std::vector<std::string> disabled;
+    PlanOptions plan;
+  };
+  const Way ways[] = {{{}, {}}, {fusion, {}}, {{}, {std::vector<bool>(1000, true), true}}};
   for (const Target &target : known_targets()) {
     if (!host_supports(target)) continue;
     CAPTURE(target.name);
-    for (const std::vector<std::string> &disabled : {std::vector<std::string>{}, fusion}) {
-      CAPTURE(disabled.size());
-      auto executable = compile(graph, target, disabled);
+    for (const Way &way : ways) {
+      CAPTURE(&way - ways);
+      auto executable = compile(graph, target, way.disabled, way.plan);
       for (const auto &[images, tensors] : inputs) check(executable, graph, tensors, images);
     }
   }
@@ -183,7 +191,7 @@ Graph small_graph() {
   conv.pad = {1, 1, 1, 1};
   Pool pool;
   pool.kernel = {2, 2};
-  const ValueId x = graph.add_input("x", {DType::f32, {1, 5, 9, 9}});
+  const ValueId x = graph.add_input("x", {DType::f32, {1, 5, 9, 10}});
   const ValueId w = graph.add_constant("w", splat_constant(0.01f, {7, 5, 3, 3}));
   const ValueId y = graph.add_node("conv", conv, {x, w}).value();
   const ValueId z = graph.add_node("pool", pool, {y}).value();

@@ -1,0 +1,93 @@
+// The memory that a plan takes, and the choice of a plan for a limit.
+#include "passes/plan.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace lathe {
+
+int64_t Plan::weight_bytes() const {
+  int64_t total = 0;
+  for (const Weight &weight : weights) total += weight.bytes;
+  return total;
+}
+
+int64_t Plan::scratch_per_thread() const {
+  return scratch_bytes == 0 ? 0 : (scratch_bytes + 63) / 64 * 64 + 4096 + 64;
+}
+
+int64_t Plan::memory_bytes(int64_t images, int threads) const {
+  int64_t bytes = weight_bytes() + arena_bytes.at(images) + threads * scratch_per_thread();
+  for (auto *types : {&inputs, &outputs})
+    for (const Type &type : *types) {
+      const int64_t factor = batched ? images : 1;
+      bytes += factor * element_count(type.shape) * int64_t(size_of(type.dtype));
+    }
+  return bytes;
+}
+
+namespace {
+
+// By how much the kernels that take more than the limit exceed it, all together.
+int64_t excess(const Plan &plan, const MemoryLimit &limit) {
+  const int64_t images = plan.batched ? limit.images : 1;
+  const int64_t always = plan.memory_bytes(images, limit.threads) - plan.arena_bytes.at(images) -
+                         limit.threads * plan.scratch_per_thread();
+  int64_t sum = 0;
+  for (const Kernel &kernel : plan.kernels)
+    sum += std::max<int64_t>(0, always + images * kernel.alive_bytes +
+                                    limit.threads * kernel.scratch_bytes - limit.bytes);
+  return sum;
+}
+
+struct Search {
+  const Graph &graph;
+  const Target &target;
+  const MemoryLimit &limit;
+  int64_t least = INT64_MAX; // bytes of any plan so far
+
+  bool fits(const Plan &plan) {
+    const int64_t needed = plan.memory_bytes(plan.batched ? limit.images : 1, limit.threads);
+    least = std::min(least, needed);
+    return limit.bytes == 0 || needed <= limit.bytes;
+  }
+
+  // Chains convolutions, first to last, wherever that brings what runs there nearer to the limit.
+  Result<std::optional<Plan>> with_chains(PlanOptions options) {
+    LATHE_TRY(Plan plan, make_plan(graph, target, options));
+    if (fits(plan)) return std::optional(std::move(plan));
+    int64_t now = excess(plan, limit);
+    options.chained.resize(std::max(options.chained.size(), graph.nodes.size()));
+    for (size_t n = 0; n < graph.nodes.size(); ++n) {
+      if (!std::holds_alternative<Conv>(graph.nodes[n].op) || options.chained[n]) continue;
+      options.chained[n] = true;
+      LATHE_TRY(Plan chained, make_plan(graph, target, options));
+      const int64_t then = excess(chained, limit);
+      if (fits(chained)) return std::optional(std::move(chained));
+      if (then < now)
+        now = then;
+      else
+        options.chained[n] = false;
+    }
+    return std::optional<Plan>();
+  }
+};
+
+} // namespace
+
+Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
+                              const PlanOptions &options) {
+  Search search{graph, target, limit};
+  for (bool smallest_blocks : {options.smallest_blocks, true}) {
+    LATHE_TRY(std::optional<Plan> plan, search.with_chains({options.chained, smallest_blocks}));
+    if (plan) return std::move(*plan);
+  }
+  return fail(Error{.code = ErrorCode::limit,
+                    .message = "the network needs more memory than allowed",
+                    .file = graph.name,
+                    .expected = fmt::format("at most {} bytes", limit.bytes),
+                    .found = fmt::format("{} at least for {} images on {} threads", search.least,
+                                         limit.images, limit.threads)});
+}
+
+} // namespace lathe
