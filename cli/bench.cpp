@@ -70,6 +70,8 @@ Result<void> bench(BenchOptions &o) {
     if (batch < 1) return fail(ErrorCode::usage, "a batch is at least 1");
   for (int threads : o.thread_counts)
     if (threads < 1) return fail(ErrorCode::usage, "at least 1 thread");
+  o.batch = std::ranges::max(o.batches); // what a memory limit must hold for
+  o.threads = std::ranges::max(o.thread_counts);
   fmt::print("{:<24}{:>6}{:>8}{:>11}{:>11}{:>11}{:>10}{:>8}{:>12}\n", "model", "batch", "threads",
              "median ms", "min ms", "p99 ms", "GFLOP/s", "% peak", "compile ms");
   for (const std::string &model : o.models) {
@@ -79,7 +81,7 @@ Result<void> bench(BenchOptions &o) {
     for (int64_t batch : o.batches) {
       // A plan for one image serves any number; others are made for one number of them.
       if (!executable || !executable->plan().batched) {
-        o.batch = batch;
+        if (executable) o.batch = batch;
         auto start = std::chrono::steady_clock::now();
         LATHE_TRY(Graph graph, load_with_weights(o));
         parse_ms = milliseconds_since(start);

@@ -64,7 +64,7 @@ private:
 };
 
 Result<void> explain(const ExplainOptions &o) {
-  LATHE_TRY(Graph graph, load(o));
+  LATHE_TRY(Graph graph, load_to_look(o));
   History history(graph);
   if (!o.node.empty() && !history.knows(o.node))
     return fail(Error{.code = ErrorCode::usage,

@@ -132,7 +132,7 @@ Result<void> list_bundled() {
 Result<void> inspect(const InspectOptions &o) {
   if (o.model.empty()) return list_bundled();
   // A file for other programs is of use with its weights.
-  LATHE_TRY(Graph graph, o.format == "onnx" ? load_with_weights(o) : load(o));
+  LATHE_TRY(Graph graph, o.format == "onnx" ? load_with_weights(o) : load_to_look(o));
   if (!o.after.empty()) {
     PipelineOptions passes;
     passes.disabled = o.disabled_passes;
@@ -165,7 +165,7 @@ struct DumpOptions : ModelOptions {
 };
 
 Result<void> dump(const DumpOptions &o) {
-  LATHE_TRY(Graph graph, load(o));
+  LATHE_TRY(Graph graph, load_to_look(o));
   if (o.emit == "weights") {
     LATHE_TRY(graph, load_with_weights(o));
     const std::string bytes = encode_safetensors(named_weights(graph));

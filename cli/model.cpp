@@ -117,6 +117,11 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
   return graph;
 }
 
+Result<Graph> load_to_look(const ModelOptions &options) {
+  return options.weights.empty() && !options.random_weights ? load(options)
+                                                            : load_with_weights(options);
+}
+
 Result<CompileOptions> compile_options(const ModelOptions &options) {
   CompileOptions compile;
   if (options.target_cpu != "native") {

@@ -42,6 +42,9 @@ Result<std::vector<std::string>> input_names(const ModelOptions &options);
 // With weights: those of the -w file, of the model's own file, else trained ones that come with a
 // bundled network, else seeded random ones; says on stderr which.
 Result<Graph> load_with_weights(const ModelOptions &options);
+// With weights where they are asked for or stand in the model's file, else without: for what only
+// looks.
+Result<Graph> load_to_look(const ModelOptions &options);
 Result<CompileOptions> compile_options(const ModelOptions &options);
 // Compiles as the options say; with `verbose`, says on stderr what each step cost.
 Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options);

@@ -66,9 +66,10 @@ std::optional<Basis> find_basis(const Unfolded &a, int64_t limit) {
     basis.columns.push_back(qr.colsPermutation().indices()[r]);
     chosen.col(r) = whole.col(basis.columns.back());
   }
-  const auto triangle = qr.matrixR().topLeftCorner(rank, rank).triangularView<Eigen::Upper>();
-  basis.coefficients =
-      triangle.solve(Matrix(qr.matrixR().topRows(rank))) * qr.colsPermutation().transpose();
+  // Below the diagonal lies what the decomposition keeps for itself.
+  const Matrix top = qr.matrixR().topRows(rank).triangularView<Eigen::Upper>();
+  basis.coefficients = top.leftCols(rank).triangularView<Eigen::Upper>().solve(top) *
+                       qr.colsPermutation().transpose();
   const double error = (chosen * basis.coefficients - whole).cwiseAbs().maxCoeff();
   return error <= largest_residual * whole.cwiseAbs().maxCoeff() ? std::optional(basis)
                                                                  : std::nullopt;

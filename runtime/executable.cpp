@@ -1,5 +1,6 @@
 #include "runtime/executable.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <fmt/format.h>
@@ -123,6 +124,7 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
     return fail(Error{.code = ErrorCode::limit,
                       .message = "not enough memory for the arena",
                       .found = fmt::format("{} bytes", plan.arena_bytes.at(images))});
+  r->make_calls();
   r->bind();
   return r;
 }
@@ -138,6 +140,50 @@ Result<void> Request::set_input(size_t i, const Tensor &tensor) {
               .found = fmt::format("{} {}", to_string(tensor.dtype()), to_string(tensor.shape()))});
   std::memcpy(own.raw_mutable(), tensor.raw(), tensor.bytes());
   return {};
+}
+
+namespace {
+
+// The memory as a tensor like `own`.
+Result<Tensor> as_tensor(const Tensor &own, const std::string &name,
+                         std::span<const std::byte> memory) {
+  const size_t alignment = size_of(own.dtype());
+  const bool aligned = reinterpret_cast<uintptr_t>(memory.data()) % alignment == 0;
+  if (memory.size() == own.bytes() && aligned)
+    return Tensor(own.dtype(), own.shape(), nullptr, memory.data());
+  return fail(
+      Error{.code = ErrorCode::invalid,
+            .message = "memory does not fit a tensor",
+            .node = name,
+            .expected = fmt::format("{} bytes, aligned to {}", own.bytes(), alignment),
+            .found = fmt::format("{} bytes{}", memory.size(), aligned ? "" : ", not aligned")});
+}
+
+} // namespace
+
+Result<void> Request::bind_input(size_t i, std::span<const std::byte> memory) {
+  LATHE_TRY(inputs_[i], as_tensor(inputs_[i], executable_->plan().input_names[i], memory));
+  bind();
+  return {};
+}
+Result<void> Request::bind_output(size_t j, std::span<std::byte> memory) {
+  LATHE_TRY(outputs_[j], as_tensor(outputs_[j], executable_->plan().output_names[j], memory));
+  bind();
+  return {};
+}
+
+void Request::make_calls() {
+  const int threads = pool_ ? pool_->threads() : 1;
+  const Plan &plan = executable_->plan();
+  for (size_t k = 0; k < plan.kernels.size(); ++k) {
+    const Kernel &kernel = plan.kernels[k];
+    Call call{executable_->function(k), std::vector<int64_t>(kernel.operands.size()),
+              kernel.tasks.at(images_), 1, false};
+    for (const Affine &param : kernel.params) call.args.push_back(param.at(images_));
+    call.parallel = threads > 1 && call.tasks > kernel.grain;
+    call.chunk = std::max<int64_t>(kernel.grain, (call.tasks + 4 * threads - 1) / (4 * threads));
+    calls_.push_back(std::move(call));
+  }
 }
 
 void Request::bind() {
@@ -160,16 +206,8 @@ void Request::bind() {
     }
     return reinterpret_cast<int64_t>(base + view.offset.at(images_));
   };
-  const int threads = pool_ ? pool_->threads() : 1;
-  for (size_t k = 0; k < plan.kernels.size(); ++k) {
-    const Kernel &kernel = plan.kernels[k];
-    Call call{executable_->function(k), {}, kernel.tasks.at(images_), 1, false};
-    for (const View &view : kernel.operands) call.args.push_back(address(view));
-    for (const Affine &param : kernel.params) call.args.push_back(param.at(images_));
-    call.parallel = threads > 1 && call.tasks > kernel.grain;
-    call.chunk = std::max<int64_t>(kernel.grain, (call.tasks + 4 * threads - 1) / (4 * threads));
-    calls_.push_back(std::move(call));
-  }
+  for (size_t k = 0; k < plan.kernels.size(); ++k)
+    std::ranges::transform(plan.kernels[k].operands, calls_[k].args.begin(), address);
 }
 
 void Request::run_call(const Call &call) {

@@ -63,6 +63,12 @@ public:
   // Copies a tensor of just the input's type and shape. Errors: invalid, for another.
   Result<void> set_input(size_t i, const Tensor &tensor);
   const Tensor &output(size_t j) const { return outputs_[j]; }
+  // Instead of the request's own memory, which is freed: the caller's, read and written in place by
+  // every run until another is bound. Dense and row-major, aligned for its elements; it must
+  // outlive the runs, and may not overlap another input or output that the same run uses. Not
+  // during a run. Errors: invalid, for another size or alignment.
+  Result<void> bind_input(size_t i, std::span<const std::byte> memory);
+  Result<void> bind_output(size_t j, std::span<std::byte> memory);
 
   // Allocates nothing, throws nothing.
   void run();
@@ -77,7 +83,8 @@ private:
     int64_t tasks, chunk;
     bool parallel;
   };
-  void bind();
+  void make_calls();
+  void bind(); // the addresses of all operands
   void run_call(const Call &call);
 
   std::shared_ptr<const Executable> executable_;

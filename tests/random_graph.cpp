@@ -219,15 +219,18 @@ private:
   void low_rank(ValueId x) {
     const int64_t in = graph_.shape(x)[1], out = pick(4, 12), k = pick(1, 3);
     Tensor weights(DType::f32, {out, in, k, k});
-    std::vector<float> a(size_t(out * k * k)), b(size_t(in * k * k));
-    for (auto *list : {&a, &b})
-      for (float &v : *list) v = real(-1, 1);
-    const bool input_side = chance(0.5); // which of the two unfoldings has rank one
-    for (int64_t i = 0; i < weights.size(); ++i) {
-      const int64_t m = i / (in * k * k), c = i / (k * k) % in, t = i % (k * k);
-      weights.f32_mutable()[size_t(i)] = (input_side ? a[size_t(m * k * k + t)] * b[size_t(c)]
-                                                     : a[size_t(m)] * b[size_t(c * k * k + t)]) /
-                                         float(std::sqrt(double(in * k * k)));
+    const bool input_side = chance(0.5); // which of the two unfoldings has the rank
+    for (float &w : weights.f32_mutable()) w = 0;
+    for (int64_t rank = pick(1, 3); rank > 0; --rank) {
+      std::vector<float> a(size_t(out * k * k)), b(size_t(in * k * k));
+      for (auto *list : {&a, &b})
+        for (float &v : *list) v = real(-1, 1);
+      for (int64_t i = 0; i < weights.size(); ++i) {
+        const int64_t m = i / (in * k * k), c = i / (k * k) % in, t = i % (k * k);
+        weights.f32_mutable()[size_t(i)] += (input_side ? a[size_t(m * k * k + t)] * b[size_t(c)]
+                                                        : a[size_t(m)] * b[size_t(c * k * k + t)]) /
+                                            float(std::sqrt(double(in * k * k)));
+      }
     }
     const std::string name = fmt::format("w{}", weights_++);
     Conv conv;

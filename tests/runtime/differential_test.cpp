@@ -169,6 +169,33 @@ TEST_CASE("random graphs compute what the evaluator computes, on every target of
     for (const Target &target : runnable_targets()) check_random(seed, {target});
 }
 
+TEST_CASE("inputs and outputs in the caller's memory") {
+  Graph graph = random_graph(3);
+  auto executable = compile(graph, host_target());
+  auto inputs = random_inputs(graph, 3, 2);
+  auto expected = run(executable, inputs, 2, nullptr);
+  auto request = Request::create(executable, 2).value();
+  std::vector<Tensor> outputs;
+  for (size_t i = 0; i < inputs.size(); ++i)
+    REQUIRE(request->bind_input(i, {inputs[i].raw(), inputs[i].bytes()}));
+  for (size_t j = 0; j < expected.size(); ++j) {
+    outputs.emplace_back(expected[j].dtype(), expected[j].shape());
+    REQUIRE(request->bind_output(j, {outputs[j].raw_mutable(), outputs[j].bytes()}));
+    CHECK(request->output(j).raw() == outputs[j].raw());
+  }
+  request->run();
+  for (size_t j = 0; j < expected.size(); ++j) CHECK(same_bits(outputs[j], expected[j]));
+  inputs[0].f32_mutable()[0] += 1; // read anew by every run
+  request->run();
+  auto changed = run(executable, inputs, 2, nullptr);
+  for (size_t j = 0; j < changed.size(); ++j) CHECK(same_bits(outputs[j], changed[j]));
+
+  auto small = request->bind_output(0, {outputs[0].raw_mutable(), outputs[0].bytes() - 4});
+  REQUIRE(!small);
+  CHECK(small.error().code == ErrorCode::invalid);
+  CHECK_FALSE(request->bind_input(0, {inputs[0].raw() + 1, inputs[0].bytes()}));
+}
+
 TEST_CASE("chains of convolutions and small blocks change no bit") {
   for (uint64_t seed = 200; seed < 260; ++seed) {
     CAPTURE(seed);
