@@ -335,6 +335,8 @@ struct PlanOptions {
   // blocks' edges that are computed twice.
   std::vector<bool> chained = {};
   bool smallest_blocks = false; // a row per task: the least scratch
+  // For tests: values in the arena get pitches and offsets of this seed instead of tight ones.
+  uint64_t jitter = 0;
 };
 // Errors: unsupported, for graphs with ops or types no kernel covers.
 Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options = {});

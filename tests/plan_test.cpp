@@ -188,12 +188,13 @@ TEST_CASE("a memory limit finds the plan that keeps it, or says what would do") 
   }
 }
 
-TEST_CASE("plans with chains of convolutions are sound") {
+TEST_CASE("plans with chains of convolutions, and with odd pitches everywhere, are sound") {
   for (uint64_t seed = 0; seed < 300; ++seed) {
     CAPTURE(seed);
     Graph graph = random_graph(70'000 + seed);
     REQUIRE(run_passes(graph));
-    const PlanOptions options{std::vector<bool>(graph.nodes.size(), true), seed % 2 == 0};
+    const PlanOptions options{std::vector<bool>(graph.nodes.size(), seed % 3 > 0), seed % 2 == 0,
+                              seed % 3 < 2 ? seed + 1 : 0};
     auto plan = make_plan(graph, known_targets()[seed % known_targets().size()], options);
     REQUIRE_MESSAGE(plan, to_string(plan.error()));
     for (int64_t images : {1, 2}) {

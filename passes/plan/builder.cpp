@@ -4,7 +4,8 @@ namespace lathe {
 
 PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &o)
     : graph(g), options(o), uses(graph), batched(images_are_independent(graph)),
-      schedule(make_schedule(graph, uses, options)), storage(graph, batched, schedule.last_reader) {
+      schedule(make_schedule(graph, uses, options)),
+      storage(graph, batched, schedule.last_reader, options.jitter) {
   plan.name = graph.name;
   plan.target = target;
   plan.batched = batched;

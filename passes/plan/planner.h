@@ -47,7 +47,9 @@ struct Buffer {
 // Memory for the values of one graph, and who shares it.
 class StorageMap {
 public:
-  StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader);
+  // With `jitter`, arena memory has gaps of that seed between pixels, rows, images and values.
+  StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader,
+             uint64_t jitter);
 
   bool has(ValueId id) const { return storages_[id].buffer >= 0; }
   const Storage &operator[](ValueId id) const { return storages_[id]; }
@@ -62,12 +64,13 @@ public:
 
 private:
   Storage allocate(const Type &type, std::vector<int64_t> strides);
+  int64_t gap(); // elements; none without jitter
   const std::vector<int> &last_reader_;
   bool batched_;
+  uint64_t jitter_;
   std::vector<Storage> storages_;
 };
 
-std::vector<int64_t> nhwc_strides(const Shape &shape);
 // The part of `whole` from `begin` along an axis.
 Storage subview(const Storage &whole, size_t axis, int64_t begin, int64_t extent, int64_t step = 1);
 // `storage` under another shape of as many elements, where strides can say it; dimension 0 stays

@@ -6,8 +6,10 @@
 
 namespace lathe {
 
-StorageMap::StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader)
-    : last_reader_(last_reader), batched_(batched), storages_(graph.values.size()) {}
+StorageMap::StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader,
+                       uint64_t jitter)
+    : last_reader_(last_reader), batched_(batched), jitter_(jitter),
+      storages_(graph.values.size()) {}
 
 void StorageMap::set(ValueId id, Storage storage) {
   Buffer &buffer = buffers[size_t(storage.buffer)];
@@ -15,32 +17,37 @@ void StorageMap::set(ValueId id, Storage storage) {
   storages_[id] = std::move(storage);
 }
 
-std::vector<int64_t> nhwc_strides(const Shape &s) {
-  assert(s.size() == 4);
-  int64_t pixel = s[1];
-  // Pitches of whole 4 KB pages put every row of a register tile into one set of the L1 cache.
-  if (pixel % 1024 == 0 && s[2] * s[3] > 1) pixel += 16;
-  return {s[2] * s[3] * pixel, 1, s[3] * pixel, pixel};
+int64_t StorageMap::gap() {
+  if (jitter_ == 0) return 0;
+  jitter_ = jitter_ * 6364136223846793005u + 1442695040888963407u;
+  return int64_t(jitter_ >> 60);
 }
 
 Storage StorageMap::allocate(const Type &type) {
-  return allocate(type, type.shape.size() == 4 ? nhwc_strides(type.shape)
-                                               : row_major_strides(type.shape));
+  const Shape &s = type.shape;
+  if (s.size() == 2) return allocate(type, {s[1] + gap(), 1});
+  if (s.size() != 4) return allocate(type, row_major_strides(s));
+  int64_t pixel = s[1] + gap();
+  // Pitches of whole 4 KB pages put every row of a register tile into one set of the L1 cache.
+  if (pixel % 1024 == 0 && s[2] * s[3] > 1) pixel += 16;
+  const int64_t row = s[3] * pixel + gap();
+  return allocate(type, {s[2] * row + gap(), 1, row, pixel});
 }
 Storage StorageMap::allocate_row_major(const Type &type) {
   return allocate(type, row_major_strides(type.shape));
 }
 
 Storage StorageMap::allocate(const Type &type, std::vector<int64_t> strides) {
+  const int64_t offset = gap();
   int64_t elements = 1; // from the first to the last, inclusive
   for (size_t i = 0; i < type.shape.size(); ++i)
     elements += std::max<int64_t>(0, type.shape[i] - 1) * strides[i];
   if (batched_) elements = std::max(elements, strides[0]);
-  int64_t bytes = (elements * int64_t(size_of(type.dtype)) + 63) / 64 * 64;
+  int64_t bytes = ((offset + elements) * int64_t(size_of(type.dtype)) + 63) / 64 * 64;
   Buffer buffer;
   buffer.bytes = batched_ ? Affine{bytes, 0} : Affine{0, bytes};
   buffers.push_back(buffer);
-  return {int(buffers.size()) - 1, 0, type.shape, std::move(strides), type.dtype};
+  return {int(buffers.size()) - 1, offset, type.shape, std::move(strides), type.dtype};
 }
 
 Storage StorageMap::external(Space space, int index, const Type &type) {

@@ -196,7 +196,7 @@ TEST_CASE("inputs and outputs in the caller's memory") {
   CHECK_FALSE(request->bind_input(0, {inputs[0].raw() + 1, inputs[0].bytes()}));
 }
 
-TEST_CASE("chains of convolutions and small blocks change no bit") {
+TEST_CASE("chains of convolutions, small blocks and odd pitches change no bit") {
   for (uint64_t seed = 200; seed < 260; ++seed) {
     CAPTURE(seed);
     Graph graph = random_graph(seed);
@@ -205,7 +205,8 @@ TEST_CASE("chains of convolutions and small blocks change no bit") {
       auto usual = run(compile(graph, target), inputs, 3, nullptr);
       for (bool smallest_blocks : {false, true}) {
         auto chained =
-            try_compile(graph, target, {}, {std::vector<bool>(100, true), smallest_blocks});
+            try_compile(graph, target, {},
+                        {std::vector<bool>(100, true), smallest_blocks, smallest_blocks * seed});
         REQUIRE_MESSAGE(chained, to_string(chained.error()));
         auto outputs = run(*chained, inputs, 3, nullptr);
         for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(outputs[j], usual[j]));
@@ -219,7 +220,7 @@ TEST_CASE("chains of convolutions and small blocks change no bit") {
     auto inputs = random_inputs(graph, 1, 1);
     const Target target = host_target();
     auto usual = run(compile(graph, target), inputs, 1, nullptr);
-    auto chained = try_compile(graph, target, {}, {std::vector<bool>(1000, true), false});
+    auto chained = try_compile(graph, target, {}, {std::vector<bool>(1000, true), false, 0});
     REQUIRE_MESSAGE(chained, to_string(chained.error()));
     CHECK((*chained)->plan().kernels.size() < compile(graph, target)->plan().kernels.size());
     CHECK(same_bits(run(*chained, inputs, 1, nullptr)[0], usual[0]));

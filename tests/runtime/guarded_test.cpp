@@ -103,14 +103,17 @@ void check(const std::shared_ptr<const Executable> &executable, const Graph &gra
   }
 }
 
-// On every target of this machine, with fusion and without, and with all that can be chained, row
-// by row; for each number of images.
+// On every target of this machine: with fusion and without; with all that can be chained, row by
+// row; with odd pitches and offsets everywhere; for each number of images.
 void check_everywhere(const Graph &graph, const std::map<int64_t, std::vector<Tensor>> &inputs) {
   struct Way {
     std::vector<std::string> disabled;
     PlanOptions plan;
   };
-  const Way ways[] = {{{}, {}}, {fusion, {}}, {{}, {std::vector<bool>(1000, true), true}}};
+  const Way ways[] = {{{}, {}},
+                      {fusion, {}},
+                      {{}, {std::vector<bool>(1000, true), true, 0}},
+                      {{}, {{}, false, uint64_t(graph.nodes.size())}}};
   for (const Target &target : known_targets()) {
     if (!host_supports(target)) continue;
     CAPTURE(target.name);
