@@ -187,9 +187,8 @@ private:
   }
 
   template <typename Layer>
-  requires(std::is_same_v<Layer, Conv> ||
-           std::is_same_v<Layer, Dense>) Result<Tensors> evaluate_node(const Node &node,
-                                                                       const Layer &layer) {
+    requires(std::is_same_v<Layer, Conv> || std::is_same_v<Layer, Dense>)
+  Result<Tensors> evaluate_node(const Node &node, const Layer &layer) {
     const float rms = wanted_rms(node);
     if (layer.bias) draw_shift(node.inputs[2], rms);
     const Shape &shape = graph_.shape(node.inputs[1]);

@@ -85,8 +85,9 @@ size_t operands_of(const std::vector<FusedOp> &steps) {
 const std::map<std::string, Op, std::less<>> &op_table() {
   static const auto table = [] {
     std::vector<Op> ops;
-    [&]<size_t... i>(std::index_sequence<i...>) { (ops.emplace_back(std::in_place_index<i>), ...); }
-    (std::make_index_sequence<std::variant_size_v<Op>>{});
+    [&]<size_t... i>(std::index_sequence<i...>) {
+      (ops.emplace_back(std::in_place_index<i>), ...);
+    }(std::make_index_sequence<std::variant_size_v<Op>>{});
     for (size_t kind = 0; kind < std::size(unary_names); ++kind)
       ops.push_back(Unary{static_cast<UnaryKind>(kind)});
     for (size_t kind = 0; kind < std::size(binary_names); ++kind)

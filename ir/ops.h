@@ -381,9 +381,7 @@ Result<int64_t> window_extent(int64_t input, int64_t kernel, int64_t stride, int
 // Layers are the ops that take others along: Conv, Dense and Pool. Their inputs in order: x, the
 // weights if there are any, the bias if there is one, then the operands of `pre` and of `post`.
 template <typename Op>
-concept LayerOp = requires(const Op &op) {
-  op.weights, op.bias, op.post;
-};
+concept LayerOp = requires(const Op &op) { op.weights, op.bias, op.post; };
 size_t operands_of(const std::vector<FusedOp> &steps); // as many as steps are binary
 template <LayerOp L> const std::vector<FusedOp> &pre_of(const L &layer) {
   static const std::vector<FusedOp> none;

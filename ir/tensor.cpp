@@ -85,11 +85,10 @@ Tensor::Tensor(DType dtype, Shape shape)
     : dtype_(dtype), shape_(std::move(shape)), size_(element_count(shape_)), owned_(true) {
   assert(size_ >= 0);
   auto *bytes = static_cast<std::byte *>(
-      ::operator new (std::max<size_t>(this->bytes(), 64), std::align_val_t{64}));
+      ::operator new(std::max<size_t>(this->bytes(), 64), std::align_val_t{64}));
   data_ = bytes;
-  owner_ = std::shared_ptr<const void>(bytes, [](const void *p) {
-    ::operator delete (const_cast<void *>(p), std::align_val_t{64});
-  });
+  owner_ = std::shared_ptr<const void>(
+      bytes, [](const void *p) { ::operator delete(const_cast<void *>(p), std::align_val_t{64}); });
 }
 
 Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte *data)

@@ -29,7 +29,7 @@ int64_t convolutions_to_dense(Graph &graph) {
     ++changed;
     auto flat = [&](const std::string &what, ValueId id) {
       const Shape shape = graph.shape(id);
-      const int64_t rows = shape[0], depth = element_count(shape) / std::max<int64_t>(1, rows);
+      const int64_t rows = shape[0], depth = shape[1] * shape[2] * shape[3];
       if (const ConstantRef constant = graph.constant(id))
         return graph.add_constant(node.name + what,
                                   computed_constant(Reshape{{rows, depth}}, {constant}).value());

@@ -18,6 +18,7 @@ namespace {
 using Matrix = Eigen::MatrixXd;
 
 constexpr double worth = 0.5;             // of the multiplies
+constexpr int64_t most_rank = 512;        // what is looked for takes its cube in time
 constexpr double least_pivot = 1e-4;      // of the largest: what rounding leaves is far below
 constexpr double largest_residual = 1e-6; // of the largest weight
 
@@ -51,28 +52,35 @@ struct Basis {
   std::vector<int64_t> columns; // that make all others
   Matrix coefficients;          // basis columns x columns
 };
-// The columns that make all others, if there are at most `limit`.
+// The columns that make all others, if there are at most `limit`: found on some rows, spread over
+// all, and then tried on every row.
 std::optional<Basis> find_basis(const Unfolded &a, int64_t limit) {
-  Matrix whole(a.rows(), a.columns());
+  const int64_t rows = std::min(a.rows(), 2 * limit + 8);
+  Matrix part(rows, a.columns());
   for (int64_t c = 0; c < a.columns(); ++c)
-    for (int64_t r = 0; r < a.rows(); ++r) whole(r, c) = a(r, c);
-  Eigen::ColPivHouseholderQR<Matrix> qr(whole);
+    for (int64_t r = 0; r < rows; ++r) part(r, c) = a(r * a.rows() / rows, c);
+  Eigen::ColPivHouseholderQR<Matrix> qr(part);
   qr.setThreshold(least_pivot);
   const int64_t rank = qr.rank();
   if (rank < 1 || rank > limit) return std::nullopt;
   Basis basis;
-  Matrix chosen(a.rows(), rank);
-  for (int64_t r = 0; r < rank; ++r) {
-    basis.columns.push_back(qr.colsPermutation().indices()[r]);
-    chosen.col(r) = whole.col(basis.columns.back());
-  }
+  for (int64_t r = 0; r < rank; ++r) basis.columns.push_back(qr.colsPermutation().indices()[r]);
   // Below the diagonal lies what the decomposition keeps for itself.
   const Matrix top = qr.matrixR().topRows(rank).triangularView<Eigen::Upper>();
   basis.coefficients = top.leftCols(rank).triangularView<Eigen::Upper>().solve(top) *
                        qr.colsPermutation().transpose();
-  const double error = (chosen * basis.coefficients - whole).cwiseAbs().maxCoeff();
-  return error <= largest_residual * whole.cwiseAbs().maxCoeff() ? std::optional(basis)
-                                                                 : std::nullopt;
+
+  Eigen::RowVectorXd row(a.columns()), chosen(rank);
+  double error = 0, largest = 0;
+  for (int64_t r = 0; r < a.rows(); ++r) {
+    for (int64_t c = 0; c < a.columns(); ++c) row[c] = a(r, c);
+    for (int64_t k = 0; k < rank; ++k) chosen[k] = row[basis.columns[size_t(k)]];
+    const double wrong = (chosen * basis.coefficients - row).cwiseAbs().maxCoeff();
+    if (!std::isfinite(wrong)) return std::nullopt;
+    largest = std::max(largest, row.cwiseAbs().maxCoeff());
+    error = std::max(error, wrong);
+  }
+  return error <= largest_residual * largest ? std::optional(basis) : std::nullopt;
 }
 
 // The multiplies of `conv` through `rank` channels in the middle, per output pixel, as a line in
@@ -143,8 +151,8 @@ std::optional<Halves> try_split(Graph &graph, Names &names, const Node &node) {
   const double before = double(y[2] * y[3]) * double(weights->data.size());
   for (size_t axis : {1u, 0u}) {
     const Unfolded matrix{weights->data, axis};
-    const auto limit = std::min(int64_t(worth * before / multiplies_per_rank(graph, node, axis)),
-                                std::min(matrix.columns(), matrix.rows()) - 1);
+    const auto pays = int64_t(worth * before / multiplies_per_rank(graph, node, axis));
+    const auto limit = std::min({pays, matrix.columns() - 1, matrix.rows() - 1, most_rank});
     if (limit < 1) continue;
     if (surely_above(matrix, limit)) continue;
     if (auto basis = find_basis(matrix, limit)) return split(graph, names, node, axis, *basis);

@@ -68,7 +68,9 @@ bool convolution_first(Graph &graph, Node &pooling, Node &convolution) {
   const Pool pool = std::get<Pool>(pooling.op);
   const bool same = pixels(graph, pooling.outputs[0]) == pixels(graph, pooling.inputs[0]);
   const bool fewer = graph.shape(convolution.outputs[0])[1] < graph.shape(convolution.inputs[0])[1];
-  if (!same || !fewer || !conv.pre.empty() || pool.bias || !pool.post.empty()) return false;
+  const bool ready = bool(graph.constant(convolution.inputs[1])); // where the pool stands now
+  if (!same || !fewer || !ready || !conv.pre.empty() || pool.bias || !pool.post.empty())
+    return false;
   Conv first = conv;
   first.pre = pool.pre;
   first.bias = false;

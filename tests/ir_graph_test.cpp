@@ -117,10 +117,7 @@ TEST_CASE("every way to break a graph is caught") {
       {"a wrong shape", [](Graph &g) { g.values[g.outputs[0]].type.shape[1] = 3; }},
       {"a wrong element type", [](Graph &g) { g.values[g.outputs[0]].type.dtype = DType::i32; }},
       {"a negative shape", [](Graph &g) { g.values[g.inputs[0]].type.shape[0] = -1; }},
-      {"a bad attribute",
-       [](Graph &g) {
-         std::get<Conv>(g.nodes[0].op).stride = {0, 1};
-       }},
+      {"a bad attribute", [](Graph &g) { std::get<Conv>(g.nodes[0].op).stride = {0, 1}; }},
       {"one name twice", [](Graph &g) { node(g, "neg").name = "relu"; }},
       {"no output", [](Graph &g) { g.outputs.clear(); }},
       {"a dangling output", [](Graph &g) { g.outputs.push_back(1000); }},

@@ -140,13 +140,20 @@ struct Lowering {
     const ValueId input = chain.convolutions.back()->inputs[0];
     request.input = b.operand(input);
 
-    // Tiles read neighbours of the input, but only their own elements of a post operand.
-    std::vector<Storage> others{request.input}, replaceable;
+    // Tiles read neighbours of the input and of what earlier stages add, but only their own
+    // elements of what the last one adds.
+    std::vector<Storage> others, replaceable;
     for (const Operands &stage : stages)
       others.insert(others.end(), stage.storages.begin(), stage.storages.end());
+    auto read_elsewhere = [&](const Storage &s) {
+      bool read = s.buffer == request.input.buffer;
+      for (size_t i = 1; i < request.stages.size(); ++i)
+        for (const Storage &post : request.stages[i].post) read |= s.buffer == post.buffer;
+      return read;
+    };
     if (!chain.pool)
       for (const Storage &s : request.stages[0].post)
-        if (s.buffer != request.input.buffer) replaceable.push_back(s);
+        if (!read_elsewhere(s)) replaceable.push_back(s);
     const ValueId result = node.outputs[0];
     request.output = b.vector_result(result, only_buffer(replaceable, others));
     request.smallest_block = b.options.smallest_blocks;
