@@ -70,7 +70,6 @@ Result<void> bench(BenchOptions &o) {
     if (batch < 1) return fail(ErrorCode::usage, "a batch is at least 1");
   for (int threads : o.thread_counts)
     if (threads < 1) return fail(ErrorCode::usage, "at least 1 thread");
-  o.batch = std::ranges::max(o.batches); // what a memory limit must hold for
   o.threads = std::ranges::max(o.thread_counts);
   fmt::print("{:<24}{:>6}{:>8}{:>11}{:>11}{:>11}{:>10}{:>8}{:>12}\n", "model", "batch", "threads",
              "median ms", "min ms", "p99 ms", "GFLOP/s", "% peak", "compile ms");
@@ -80,14 +79,18 @@ Result<void> bench(BenchOptions &o) {
     double parse_ms = 0, multiplies = 0;
     for (int64_t batch : o.batches) {
       // A plan for one image serves any number; others are made for one number of them.
-      if (!executable || !executable->plan().batched) {
-        if (executable) o.batch = batch;
+      auto compile_for = [&](int64_t images) -> Result<void> {
+        o.batch = images;
         auto start = std::chrono::steady_clock::now();
         LATHE_TRY(Graph graph, load_with_weights(o));
         parse_ms = milliseconds_since(start);
         multiplies = double(summarise(graph).multiplies);
         LATHE_TRY(executable, compile(std::move(graph), o));
-      }
+        return {};
+      };
+      // A memory limit must hold for the largest number.
+      if (!executable) LATHE_CHECK(compile_for(std::ranges::max(o.batches)));
+      if (!executable->plan().batched && o.batch != batch) LATHE_CHECK(compile_for(batch));
       const Plan &plan = executable->plan();
       const int64_t images = images_of(plan, batch);
       for (int threads : o.thread_counts) {

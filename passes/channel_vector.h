@@ -11,7 +11,8 @@ inline ConstantRef channel_vector(const ConstantRef &constant, const Shape &resu
   constexpr size_t axis = 1;
   const Shape &shape = constant->type.shape;
   int64_t channels = result[axis];
-  if (shape.size() > result.size() || constant->type.dtype != DType::f32) return nullptr;
+  if (channels == 0 || shape.size() > result.size() || constant->type.dtype != DType::f32)
+    return nullptr;
   bool along_channels = false;
   for (size_t i = 0; i < shape.size(); ++i) {
     bool is_axis = result.size() - shape.size() + i == axis;

@@ -53,6 +53,14 @@ bool constant_weights(const Graph &graph, const Node &node, const Conv &conv) {
   return conv.groups == 1;
 }
 
+// Multiplies that it takes to compose weights, while compiling; and the most that are worth it.
+constexpr double most_product = 4e9;
+double product_cost(const Shape &first, const Shape &second) {
+  double taps = 1;
+  for (size_t d : {2u, 3u}) taps *= double(first[d]) * double(second[d]);
+  return double(first[0]) * double(first[1]) * double(second[0]) * taps;
+}
+
 // Multiplies of a convolution.
 double cost(const Graph &graph, ValueId result, const Shape &weights) {
   const Shape &y = graph.shape(result);
@@ -70,6 +78,9 @@ bool compose(Graph &graph, Node &first, Node &second) {
   const ConstantRef wa = graph.constant(first.inputs[1]), wb = graph.constant(second.inputs[1]);
   const Conv &window = pointwise_first ? b : a;
   const Shape weights{wb->type.shape[0], wa->type.shape[1], window.kernel.h, window.kernel.w};
+  if (!checked_element_count(weights) ||
+      product_cost(wa->type.shape, wb->type.shape) > most_product)
+    return false;
   const double before = cost(graph, first.outputs[0], wa->type.shape) +
                         cost(graph, second.outputs[0], wb->type.shape);
   if (cost(graph, second.outputs[0], weights) >= before) return false;

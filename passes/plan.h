@@ -346,8 +346,9 @@ struct MemoryLimit {
   int64_t bytes = 0, images = 1;
   int threads = 1;
 };
-// The fastest plan that keeps the limit, from what `options` ask for on. Errors: limit, where none
-// does; as make_plan.
+// A plan that keeps the limit: what `options` ask for if that does, else with as few convolutions
+// chained as a greedy search finds, else with the smallest blocks as well. Errors: limit, where
+// none does; as make_plan.
 Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
                               const PlanOptions &options = {});
 

@@ -36,7 +36,14 @@ bool absorb_padding(Graph &graph, const Uses &uses, Node &node) {
   if ((!conv && !pool) || producer < 0) return false;
   const Node &pad = graph.nodes[size_t(producer)];
   auto padding = zero_padding(pad);
-  if (!padding || !(conv ? absorb(*conv, *padding) : absorb(*pool, *padding))) return false;
+  if (!padding) return false;
+  Op op = node.op;
+  if (auto *own = std::get_if<Conv>(&op); own && !absorb(*own, *padding)) return false;
+  if (auto *own = std::get_if<Pool>(&op); own && !absorb(*own, *padding)) return false;
+  std::vector<Type> types{graph.type(pad.inputs[0])};
+  for (size_t i = 1; i < node.inputs.size(); ++i) types.push_back(graph.type(node.inputs[i]));
+  if (!infer_types(op, types)) return false; // windows have their limits
+  node.op = op;
   node.inputs[0] = pad.inputs[0];
   node.fused.push_back(pad.name);
   return true;
@@ -71,7 +78,8 @@ int64_t simplify_windows(Graph &graph) {
   for (Node &node : graph.nodes) {
     if (node.inputs.empty()) continue;
     while (absorb_padding(graph, uses, node)) ++changed;
-    if (auto pool = as_whole_pool(graph, node)) {
+    const Type &x = graph.type(node.inputs[0]);
+    if (auto pool = as_whole_pool(graph, node); pool && infer_types(*pool, {&x, 1})) {
       node.op = *pool;
       ++changed;
     }

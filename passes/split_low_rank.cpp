@@ -18,9 +18,9 @@ namespace {
 using Matrix = Eigen::MatrixXd;
 
 constexpr double worth = 0.5;             // of the multiplies
-constexpr int64_t most_rank = 512;        // what is looked for takes its cube in time
+constexpr int64_t most_rank = 512;        // that is looked for: a decomposition takes its time
 constexpr double least_pivot = 1e-4;      // of the largest: what rounding leaves is far below
-constexpr double largest_residual = 1e-6; // of the largest weight
+constexpr double largest_residual = 4e-6; // of the largest weight in a row
 
 // The weights with column `i` for channel `i` of dimension `axis` (0: output, 1: input).
 struct Unfolded {
@@ -53,12 +53,29 @@ struct Basis {
   Matrix coefficients;          // basis columns x columns
 };
 // The columns that make all others, if there are at most `limit`: found on some rows, spread over
-// all, and then tried on every row.
+// all, and then tried on every row. Columns are compared as if the largest weight of each were one,
+// and errors with the largest of their row, so that small channels count as much as large ones.
 std::optional<Basis> find_basis(const Unfolded &a, int64_t limit) {
+  Eigen::RowVectorXd scale = Eigen::RowVectorXd::Zero(a.columns()), row(a.columns());
+  auto read = [&](int64_t r) {
+    for (int64_t c = 0; c < a.columns(); ++c) row[c] = a(r, c);
+  };
+  for (int64_t r = 0; r < a.rows(); ++r) {
+    read(r);
+    if (!row.allFinite()) return std::nullopt;
+    scale = scale.cwiseMax(row.cwiseAbs());
+  }
+  for (int64_t c = 0; c < a.columns(); ++c) { // of equal columns the first, whatever the rounding
+    const double first = 1 - 1e-3 * double(c) / double(a.columns());
+    scale[c] = scale[c] > 0 ? first / scale[c] : 1;
+  }
+
   const int64_t rows = std::min(a.rows(), 2 * limit + 8);
   Matrix part(rows, a.columns());
-  for (int64_t c = 0; c < a.columns(); ++c)
-    for (int64_t r = 0; r < rows; ++r) part(r, c) = a(r * a.rows() / rows, c);
+  for (int64_t r = 0; r < rows; ++r) {
+    read(r * a.rows() / rows);
+    part.row(r) = row.cwiseProduct(scale);
+  }
   Eigen::ColPivHouseholderQR<Matrix> qr(part);
   qr.setThreshold(least_pivot);
   const int64_t rank = qr.rank();
@@ -70,17 +87,18 @@ std::optional<Basis> find_basis(const Unfolded &a, int64_t limit) {
   basis.coefficients = top.leftCols(rank).triangularView<Eigen::Upper>().solve(top) *
                        qr.colsPermutation().transpose();
 
-  Eigen::RowVectorXd row(a.columns()), chosen(rank);
-  double error = 0, largest = 0;
+  Eigen::RowVectorXd chosen(rank);
   for (int64_t r = 0; r < a.rows(); ++r) {
-    for (int64_t c = 0; c < a.columns(); ++c) row[c] = a(r, c);
+    read(r);
+    row = row.cwiseProduct(scale).eval();
     for (int64_t k = 0; k < rank; ++k) chosen[k] = row[basis.columns[size_t(k)]];
     const double wrong = (chosen * basis.coefficients - row).cwiseAbs().maxCoeff();
-    if (!std::isfinite(wrong)) return std::nullopt;
-    largest = std::max(largest, row.cwiseAbs().maxCoeff());
-    error = std::max(error, wrong);
+    if (!(wrong <= largest_residual * row.cwiseAbs().maxCoeff())) return std::nullopt;
   }
-  return error <= largest_residual * largest ? std::optional(basis) : std::nullopt;
+  for (int64_t c = 0; c < a.columns(); ++c)
+    for (int64_t k = 0; k < rank; ++k)
+      basis.coefficients(k, c) *= scale[basis.columns[size_t(k)]] / scale[c];
+  return basis;
 }
 
 // The multiplies of `conv` through `rank` channels in the middle, per output pixel, as a line in

@@ -124,6 +124,7 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
     return fail(Error{.code = ErrorCode::limit,
                       .message = "not enough memory for the arena",
                       .found = fmt::format("{} bytes", plan.arena_bytes.at(images))});
+  r->bound_inputs_.resize(r->inputs_.size());
   r->make_calls();
   r->bind();
   return r;
@@ -138,6 +139,11 @@ Result<void> Request::set_input(size_t i, const Tensor &tensor) {
               .node = executable_->plan().input_names[i],
               .expected = fmt::format("{} {}", to_string(own.dtype()), to_string(own.shape())),
               .found = fmt::format("{} {}", to_string(tensor.dtype()), to_string(tensor.shape()))});
+  if (bound_inputs_[i]) { // the caller's memory is not ours to write
+    own = Tensor(own.dtype(), own.shape());
+    bound_inputs_[i] = false;
+    bind();
+  }
   std::memcpy(own.raw_mutable(), tensor.raw(), tensor.bytes());
   return {};
 }
@@ -163,6 +169,7 @@ Result<Tensor> as_tensor(const Tensor &own, const std::string &name,
 
 Result<void> Request::bind_input(size_t i, std::span<const std::byte> memory) {
   LATHE_TRY(inputs_[i], as_tensor(inputs_[i], executable_->plan().input_names[i], memory));
+  bound_inputs_[i] = true;
   bind();
   return {};
 }

@@ -60,7 +60,8 @@ public:
   // Shapes as the model declares them (NCHW), dimension 0 being `images` if batched. The tensors
   // are the request's own; write inputs before run, read outputs after.
   Tensor &input(size_t i) { return inputs_[i]; }
-  // Copies a tensor of just the input's type and shape. Errors: invalid, for another.
+  // Copies a tensor of just the input's type and shape into the request's own memory. Errors:
+  // invalid, for another.
   Result<void> set_input(size_t i, const Tensor &tensor);
   const Tensor &output(size_t j) const { return outputs_[j]; }
   // Instead of the request's own memory, which is freed: the caller's, read and written in place by
@@ -91,6 +92,7 @@ private:
   std::shared_ptr<ThreadPool> pool_;
   int64_t images_ = 1;
   std::vector<Tensor> inputs_, outputs_;
+  std::vector<bool> bound_inputs_; // to the caller's memory
   std::unique_ptr<std::byte, void (*)(std::byte *)> arena_{nullptr, nullptr},
       scratch_{nullptr, nullptr};
   int64_t scratch_per_thread_ = 0;

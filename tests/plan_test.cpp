@@ -203,3 +203,24 @@ TEST_CASE("plans with chains of convolutions, and with odd pitches everywhere, a
     }
   }
 }
+
+TEST_CASE("windows that no scratch can hold are an error, and tall pictures are no trouble") {
+  Graph graph;
+  ValueId x = graph.add_input("x", {DType::f32, {1, 16384, 1, 1}});
+  ValueId w = graph.add_constant("w", named_constant("w", {DType::f32, {1, 16384, 2, 2}}));
+  Conv conv;
+  conv.kernel = {2, 2};
+  conv.dilation = {16777215, 16777215};
+  conv.pad = {16777215, 16777215, 0, 0};
+  graph.outputs = {graph.add_node("c", conv, {x, w}).value()};
+  auto plan = make_plan(graph, known_targets()[0]);
+  REQUIRE(!plan);
+  CHECK(plan.error().code == ErrorCode::limit);
+  CHECK(plan.error().node == "c");
+
+  Graph tall;
+  x = tall.add_input("x", {DType::f32, {1, 1, int64_t{1} << 38, 1}});
+  w = tall.add_constant("w", named_constant("w", {DType::f32, {1, 1, 1, 1}}));
+  tall.outputs = {tall.add_node("c", Conv{}, {x, w}).value()};
+  CHECK(make_plan(tall, known_targets()[0]));
+}

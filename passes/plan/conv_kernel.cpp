@@ -2,7 +2,7 @@
 // and how many rows a task takes.
 #include "passes/plan/planner.h"
 
-#include <cmath>
+#include <fmt/format.h>
 
 namespace lathe {
 namespace {
@@ -41,7 +41,12 @@ public:
     for (size_t i = 0; i < r_.stages.size(); ++i) stages_.push_back(stage(i));
   }
 
-  Kernel run() {
+  Result<Kernel> run() {
+    if (const double least = bytes_of(1); least > double(int64_t{1} << 40))
+      return fail(Error{.code = ErrorCode::limit,
+                        .message = "the windows of a convolution are too large",
+                        .expected = "at most 2^40 bytes for one row of the result",
+                        .found = fmt::format("{:.0f}", least)});
     choose_block();
     const Part &first = stages_[0];
     const Conv &op = *r_.stages[0].op;
@@ -104,7 +109,9 @@ private:
     const int64_t most = conv_tile(target_, r_.output.dims[1] / op.groups).pixels;
     int64_t joined = 1;
     double best = split_row(s.y[3], most).efficiency;
-    for (int64_t k = 2; k <= s.y[2]; ++k) {
+    // Beyond a hundred tiles there is nothing left to gain.
+    const int64_t longest = std::min(s.y[2], 1 + 100 * most / std::max<int64_t>(1, s.y[3]));
+    for (int64_t k = 2; k <= longest; ++k) {
       const double efficiency = split_row(s.y[3] * k, most).efficiency;
       if (s.y[2] % k || efficiency <= best + 0.01) continue;
       best = efficiency;
@@ -174,25 +181,27 @@ private:
     return r_.pool ? conv_rows(block) * stages_[0].y[3] * stages_[0].panel * 4 : 0;
   }
 
+  // What a block of so many rows has in scratch, or reads in place.
+  double bytes_of(int64_t block) const {
+    int64_t wanted = conv_rows(block);
+    double total = r_.pool ? 4.0 * double(wanted) * double(stages_[0].y[3] * stages_[0].panel) : 0;
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      wanted = source_rows(i, wanted);
+      total += 4.0 * double(wanted) * double(std::max<int64_t>(1, stages_[i].row));
+    }
+    return total;
+  }
+
   // Unless the least scratch is wanted: the sources stay in half of the L2 cache while weights
   // stream over them; so does what a pool reads. A pool whose windows overlap computes some rows
   // twice: it gets more of the cache.
   void choose_block() {
     if (r_.smallest_block) return;
     const int64_t budget = target_.l2_bytes / (r_.pool ? 2 : 4);
-    auto bytes = [&](int64_t block) {
-      int64_t total = pool_bytes(block), wanted = conv_rows(block);
-      for (size_t i = 0; i < stages_.size(); ++i) {
-        const int64_t needed = source_rows(i, wanted);
-        total += needed * std::max<int64_t>(1, stages_[i].row) * 4;
-        wanted = needed;
-      }
-      return total;
-    };
     int64_t low = 1, high = std::max<int64_t>(1, rows()); // the most rows that fit
     while (low < high) {
       const int64_t middle = (low + high + 1) / 2;
-      if (bytes(middle) <= budget)
+      if (bytes_of(middle) <= double(budget))
         low = middle;
       else
         high = middle - 1;
@@ -284,7 +293,7 @@ ConvTile conv_tile(const Target &target, int64_t channels) {
   return {best.pixels, best.vectors};
 }
 
-Kernel conv_kernel(ConvRequest request, const Target &target, bool batched) {
+Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched) {
   return ConvPlanner(std::move(request), target, batched).run();
 }
 

@@ -1,5 +1,5 @@
 // The memory that a plan takes, and the choice of a plan for a limit.
-#include "passes/plan.h"
+#include "passes/plan/planner.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -28,11 +28,17 @@ int64_t Plan::memory_bytes(int64_t images, int threads) const {
 
 namespace {
 
+// What a run takes besides arena and scratch.
+int64_t always_taken(const Plan &plan, const MemoryLimit &limit) {
+  const int64_t images = plan.batched ? limit.images : 1;
+  return plan.memory_bytes(images, limit.threads) - plan.arena_bytes.at(images) -
+         limit.threads * plan.scratch_per_thread();
+}
+
 // By how much the kernels that take more than the limit exceed it, all together.
 int64_t excess(const Plan &plan, const MemoryLimit &limit) {
   const int64_t images = plan.batched ? limit.images : 1;
-  const int64_t always = plan.memory_bytes(images, limit.threads) - plan.arena_bytes.at(images) -
-                         limit.threads * plan.scratch_per_thread();
+  const int64_t always = always_taken(plan, limit);
   int64_t sum = 0;
   for (const Kernel &kernel : plan.kernels)
     sum += std::max<int64_t>(0, always + images * kernel.alive_bytes +
@@ -44,6 +50,7 @@ struct Search {
   const Graph &graph;
   const Target &target;
   const MemoryLimit &limit;
+  const Uses uses{graph};
   int64_t least = INT64_MAX; // bytes of any plan so far
 
   bool fits(const Plan &plan) {
@@ -56,10 +63,11 @@ struct Search {
   Result<std::optional<Plan>> with_chains(PlanOptions options) {
     LATHE_TRY(Plan plan, make_plan(graph, target, options));
     if (fits(plan)) return std::optional(std::move(plan));
+    if (always_taken(plan, limit) > limit.bytes) return std::optional<Plan>(); // nothing would help
     int64_t now = excess(plan, limit);
     options.chained.resize(std::max(options.chained.size(), graph.nodes.size()));
     for (size_t n = 0; n < graph.nodes.size(); ++n) {
-      if (!std::holds_alternative<Conv>(graph.nodes[n].op) || options.chained[n]) continue;
+      if (options.chained[n] || !may_chain(graph, uses, n)) continue;
       options.chained[n] = true;
       LATHE_TRY(Plan chained, make_plan(graph, target, options));
       const int64_t then = excess(chained, limit);
@@ -78,8 +86,10 @@ struct Search {
 Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
                               const PlanOptions &options) {
   Search search{graph, target, limit};
-  for (bool smallest_blocks : {options.smallest_blocks, true}) {
-    LATHE_TRY(std::optional<Plan> plan, search.with_chains({options.chained, smallest_blocks}));
+  PlanOptions attempt = options;
+  for (bool last = false; !last; attempt.smallest_blocks = true) {
+    last = attempt.smallest_blocks;
+    LATHE_TRY(std::optional<Plan> plan, search.with_chains(attempt));
     if (plan) return std::move(*plan);
   }
   return fail(Error{.code = ErrorCode::limit,

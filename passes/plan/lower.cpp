@@ -169,7 +169,7 @@ struct Lowering {
       for (size_t i = 0; i < stage.ids.size(); ++i) operands.add(stage.storages[i], stage.ids[i]);
     operands.add(request.input, input);
     const Storage output = request.output;
-    Kernel kernel = conv_kernel(std::move(request), b.plan.target, b.batched);
+    LATHE_TRY(Kernel kernel, conv_kernel(std::move(request), b.plan.target, b.batched));
     kernel.flops_per_image = 2 * multiplies;
     const Node whole = described(chain);
     b.append(std::move(kernel), operands.storages, std::move(operands.ids), &whole);

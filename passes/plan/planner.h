@@ -22,6 +22,8 @@ struct Schedule {
   std::vector<bool> absorbed;   // per node: runs in the kernel of its only reader
   std::vector<int> last_reader; // per value, through its views too; INT_MAX: an output; -1: nobody
 };
+// Whether node `n` is a convolution that can run block by block with the one that feeds it.
+bool may_chain(const Graph &graph, const Uses &uses, size_t n);
 Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &options);
 
 // Strided memory of a buffer: what a View becomes once the buffer has an offset.
@@ -122,7 +124,8 @@ struct ConvTile {
   int64_t pixels, vectors;
 };
 ConvTile conv_tile(const Target &target, int64_t channels);
-Kernel conv_kernel(ConvRequest request, const Target &target, bool batched);
+// Errors: limit, for windows so large that no scratch holds one row of them.
+Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched);
 
 // The other kernels; operands and parameters are those that their specs list. Channels, and rows of
 // dense layers, are contiguous. Errors: unsupported beyond six dimensions.

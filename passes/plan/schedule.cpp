@@ -40,20 +40,33 @@ const Conv *feeding_convolution(const Graph &graph, const Uses &uses, size_t n) 
   return std::get_if<Conv>(&graph.nodes[size_t(p)].op);
 }
 
+// Whether a pool's windows share few enough rows for a block to compute them again, and lie in a
+// cache together with what the convolution reads for them.
+bool pools_by_blocks(const Graph &graph, const Pool &pool, const Node &convolution,
+                     const Conv &conv) {
+  constexpr double most_bytes = 1 << 20, panel = 32;
+  const Shape &x = graph.shape(convolution.inputs[0]), &y = graph.shape(convolution.outputs[0]);
+  const int64_t rows = (pool.kernel.h - 1) * pool.dilation.h + 1;
+  const int64_t read = (rows - 1) * conv.stride.h + (conv.kernel.h - 1) * conv.dilation.h + 1;
+  const double bytes = 4 * (double(rows) * double(y[3]) * panel +
+                            double(read) * double(x[3]) * double(x[1] / conv.groups));
+  return rows <= 2 * pool.stride.h && bytes <= most_bytes;
+}
+
 // pool(conv(x)) becomes one kernel; so does conv(conv(x)), where that is asked for.
 void join_convolutions(const Graph &graph, const Uses &uses, const PlanOptions &options,
                        Schedule &schedule) {
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     const Node &node = graph.nodes[n];
     auto *pool = std::get_if<Pool>(&node.op);
-    auto *conv = std::get_if<Conv>(&node.op);
     const bool pools = pool && pool->pre.empty() && operands_of(pool->post) == 0;
-    const bool chains = conv && n < options.chained.size() && options.chained[n] &&
-                        conv->pre.empty() && conv->groups == 1;
+    const bool chains =
+        n < options.chained.size() && options.chained[n] && may_chain(graph, uses, n);
     if (!pools && !chains) continue;
     const Conv *before = feeding_convolution(graph, uses, n);
-    if (!before || (chains && before->groups != 1)) continue;
     const int p = uses.producer[node.inputs[0]];
+    if (!before || (pools && !pools_by_blocks(graph, *pool, graph.nodes[size_t(p)], *before)))
+      continue;
     schedule.previous[n] = p;
     schedule.absorbed[size_t(p)] = true;
   }
@@ -83,6 +96,13 @@ bool is_view(const Op &op) {
          std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
          std::holds_alternative<Transpose>(op) || std::holds_alternative<Expand>(op) ||
          std::holds_alternative<Dropout>(op);
+}
+
+bool may_chain(const Graph &graph, const Uses &uses, size_t n) {
+  auto *conv = std::get_if<Conv>(&graph.nodes[n].op);
+  if (!conv || !conv->pre.empty() || conv->groups != 1) return false;
+  const Conv *before = feeding_convolution(graph, uses, n);
+  return before && before->groups == 1;
 }
 
 Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &options) {
