@@ -10,9 +10,6 @@
 namespace lathe {
 namespace {
 
-ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
-  return computed_constant(std::move(op), std::move(inputs)).value();
-}
 // a (N,K) times b (M,K) transposed.
 ConstantRef product(ConstantRef a, ConstantRef b) {
   return apply(Dense{}, {std::move(a), std::move(b)});
@@ -44,9 +41,6 @@ ConstantRef bias_through(const ConstantRef &second, const ConstantRef &bias) {
   return apply(Reshape{{b[0]}}, {product(row, sums)});
 }
 
-bool is_pointwise(const Conv &conv) {
-  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
-}
 bool constant_weights(const Graph &graph, const Node &node, const Conv &conv) {
   for (size_t i = 1; i < pre_input(conv); ++i)
     if (!graph.constant(node.inputs[i])) return false;
@@ -74,7 +68,7 @@ bool compose(Graph &graph, Node &first, Node &second) {
   const bool pointwise_first = is_pointwise(a);
   if (!pointwise_first && !is_pointwise(b)) return false;
   if (pointwise_first && a.bias && b.pad != Pads{}) return false;
-  if (pointwise_first && !a.pre.empty() && b.kernel != Size2{}) return false; // done at every tap
+  if (pointwise_first && !a.pre.empty() && b.kernel != Size2{}) return false; // rows at edges again
   const ConstantRef wa = graph.constant(first.inputs[1]), wb = graph.constant(second.inputs[1]);
   const Conv &window = pointwise_first ? b : a;
   const Shape weights{wb->type.shape[0], wa->type.shape[1], window.kernel.h, window.kernel.w};

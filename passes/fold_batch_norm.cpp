@@ -6,9 +6,6 @@
 namespace lathe {
 namespace {
 
-ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
-  return computed_constant(std::move(op), std::move(inputs)).value();
-}
 ConstantRef binary(BinaryKind kind, ConstantRef a, ConstantRef b) {
   return apply(Binary{kind}, {std::move(a), std::move(b)});
 }

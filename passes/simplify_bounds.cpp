@@ -13,14 +13,17 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 // A number of the program: not of the weights, which may be bound later, or to others.
 std::optional<float> number(const ConstantRef &constant) {
   if (!constant || constant->type.dtype != DType::f32) return std::nullopt;
-  if (constant->splat) return constant->splat;
-  const bool moved = constant->op && (std::holds_alternative<Reshape>(*constant->op) ||
-                                      std::holds_alternative<Expand>(*constant->op));
-  if (moved) return number(constant->inputs[0]); // one splat or one element, whatever the shape
-  if (element_count(constant->type.shape) != 1 || !constant->data.defined() ||
-      !constant->name.empty())
+  // One splat or one element, whatever the shape: a few steps back, since recipes may be deep.
+  auto moved = [](const Constant &c) {
+    return c.op &&
+           (std::holds_alternative<Reshape>(*c.op) || std::holds_alternative<Expand>(*c.op));
+  };
+  const Constant *source = constant.get();
+  for (int steps = 0; steps < 8 && moved(*source); ++steps) source = source->inputs[0].get();
+  if (source->splat) return source->splat;
+  if (element_count(source->type.shape) != 1 || !source->data.defined() || !source->name.empty())
     return std::nullopt;
-  return constant->data.f32()[0];
+  return source->data.f32()[0];
 }
 
 struct Bounds {

@@ -11,9 +11,6 @@
 namespace lathe {
 namespace {
 
-bool is_pointwise(const Conv &conv) {
-  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
-}
 bool is_average(const Pool &pool) { return pool.kind == PoolKind::average; }
 int64_t pixels(const Graph &graph, ValueId id) { return graph.shape(id)[2] * graph.shape(id)[3]; }
 

@@ -1,5 +1,5 @@
-// The rewrite that all fusions share: a layer takes the place of the node that reads it; and the
-// walk of those that fold a node into the layer before it.
+// What fusions share: a layer takes the place of the node that reads it; the walk of those that
+// fold a node into the layer before it; and small questions about nodes.
 #pragma once
 
 #include "ir/graph.h"
@@ -18,6 +18,16 @@ inline void take_over(Graph &graph, Uses &uses, int layer, int reader) {
   uses.producer[kept.outputs[0]] = layer;
   uses.producer[gone.outputs[0]] = -1;
   gone.inputs.clear();
+}
+
+// A recipe, for ops that are known to fit their inputs.
+inline ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
+  return computed_constant(std::move(op), std::move(inputs)).value();
+}
+
+// A sum over channels at every pixel.
+inline bool is_pointwise(const Conv &conv) {
+  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
 }
 
 inline bool commutes(BinaryKind kind) {
