@@ -25,6 +25,14 @@ void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
   verb.add_option("--memory-limit", o.memory_limit,
                   "bytes for weights, arena, scratch, inputs and outputs; more is an error (6)")
       ->check(CLI::NonNegativeNumber);
+  verb.add_option("--numerics", o.numerics,
+                  "strict: no algorithm that sums in another order (no Winograd)")
+      ->check(CLI::IsMember({"fast", "strict"}))
+      ->capture_default_str();
+  verb.add_option("--weight-budget", o.weight_budget,
+                  "what transformed weights may add, as a multiple of the model's")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb.add_option("--disable-pass", o.disabled_passes, "leave out an optional pass");
   verb.add_flag("-v,--verbose", o.verbose, "say what each step costs");
 }
