@@ -204,6 +204,8 @@ TEST_CASE("inspect, dump, verify and bench print what they promise") {
                           "iterations",
                           "gflops",
                           "percent_of_peak",
+                          "peak_gflops",
+                          "bandwidth_gb_per_s",
                           "compile_ms",
                           "first_run_ms",
                           "cache_hit",
@@ -260,7 +262,8 @@ TEST_CASE("profile: a table, JSON, a page and a trace of the same kernels") {
 
   size_t spans = 0;
   double end = 0; // of the kernel before
-  for (const auto &event : parse(trace)["traceEvents"]) {
+  const auto events = parse(trace);
+  for (const auto &event : events["traceEvents"]) {
     if (event["ph"] != "X") continue;
     ++spans;
     CHECK(event["ts"].get<double>() == doctest::Approx(end));
