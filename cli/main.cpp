@@ -46,6 +46,7 @@ static int run(int argc, char **argv) {
       "  lathe run lenet5 -i shoe.png           classify a picture\n"
       "  lathe run my.net -w my.safetensors -i x.npy -o y.npy\n"
       "  lathe bench resnet50 --threads 1,2     how fast it is\n"
+      "  lathe profile resnet50 --top 10        where its time goes\n"
       "  lathe verify resnet50                  against the slow reference\n"
       "  lathe check my.onnx                    everything that stands in its way\n"
       "  lathe explain resnet50 layer1.0.bn1    what became of a layer\n"
@@ -58,6 +59,7 @@ static int run(int argc, char **argv) {
   Action action;
   add_run(app, action);
   add_bench(app, action);
+  add_profile(app, action);
   add_inspect(app, action);
   add_dump(app, action);
   add_verify(app, action);
