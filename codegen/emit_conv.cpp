@@ -12,6 +12,9 @@ namespace {
 
 using C = ConvSpec;
 
+// Weights come from memory, in the order of use. Measured on Zen 4, 8 to 64 KB do alike.
+constexpr int64_t prefetch_ahead = 16 << 10;
+
 // What a register tile is told by the loops around it.
 struct TileArguments {
   IrValue source, weights, bias, out;
@@ -298,6 +301,8 @@ private:
         auto step = [&](IrValue, const IrValues &carried) {
           IrValues next = carried;
           IrValue weights = carried[0];
+          for (int64_t line = 0; line < vectors * target_.vector_bytes; line += 64)
+            e.prefetch(e.offset(weights, prefetch_ahead + line));
           IrValues w;
           for (int64_t v = 0; v < vectors; ++v)
             w.push_back(e.load(e.vector(), e.offset(weights, v * target_.vector_bytes)));

@@ -175,6 +175,11 @@ void Emitter::store(IrValue value, IrValue pointer, IrValue mask) {
 
 // --- Arithmetic
 
+void Emitter::prefetch(IrValue pointer) {
+  ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ptr},
+                     {pointer, ir.getInt32(0), ir.getInt32(2), ir.getInt32(1)});
+}
+
 IrValue Emitter::fma(IrValue a, IrValue b, IrValue c) {
   if (target.fma) return ir.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
   return ir.CreateFAdd(ir.CreateFMul(a, b), c);

@@ -74,6 +74,8 @@ public:
   IrValue load(llvm::Type *type, IrValue pointer, IrValue mask = nullptr); // dead lanes read 0
   void store(IrValue value, IrValue pointer, IrValue mask = nullptr);
 
+  void prefetch(IrValue pointer); // into the L2 cache
+
   // Arithmetic on f32 scalars and vectors.
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
   IrValue fmin(IrValue a, IrValue b);           // NaN in `a` propagates

@@ -1,6 +1,7 @@
 // Links object code into this process with ORC.
 #include "codegen/codegen.h"
 #include "codegen/llvm.h"
+#include "codegen/perf_map.h"
 
 namespace lathe {
 
@@ -27,7 +28,9 @@ Result<std::unique_ptr<JitCode>> JitCode::link(std::vector<ObjectCode> objects) 
          const llvm::Triple &) -> llvm::Expected<std::unique_ptr<llvm::orc::ObjectLayer>> {
         auto memory = llvm::jitlink::InProcessMemoryManager::Create();
         if (!memory) return memory.takeError();
-        return std::make_unique<llvm::orc::ObjectLinkingLayer>(session, std::move(*memory));
+        auto layer = std::make_unique<llvm::orc::ObjectLinkingLayer>(session, std::move(*memory));
+        add_perf_map(*layer);
+        return layer;
       });
   builder.setNumCompileThreads(0);
   auto machine = llvm::orc::JITTargetMachineBuilder::detectHost();

@@ -1,11 +1,14 @@
 // Element types, shapes, and tensors that own their bytes or share a file's.
 #include "ir/tensor.h"
 
+#include "ir/memory.h"
+
 #include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <fmt/format.h>
 #include <limits>
+#include <new>
 
 namespace lathe {
 
@@ -84,11 +87,10 @@ std::vector<int64_t> row_major_strides(const Shape &shape) {
 Tensor::Tensor(DType dtype, Shape shape)
     : dtype_(dtype), shape_(std::move(shape)), size_(element_count(shape_)), owned_(true) {
   assert(size_ >= 0);
-  auto *bytes = static_cast<std::byte *>(
-      ::operator new(std::max<size_t>(this->bytes(), 64), std::align_val_t{64}));
-  data_ = bytes;
-  owner_ = std::shared_ptr<const void>(
-      bytes, [](const void *p) { ::operator delete(const_cast<void *>(p), std::align_val_t{64}); });
+  Memory memory = allocate(bytes());
+  if (!memory) throw std::bad_alloc();
+  data_ = memory.get();
+  owner_ = std::shared_ptr<std::byte>(memory.release(), memory.get_deleter());
 }
 
 Tensor::Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte *data)

@@ -360,6 +360,8 @@ struct PlanOptions {
   // What transformed weights may add, as a multiple of the weights of convolutions and dense
   // layers.
   double weight_budget = 1.5;
+  // For tests: any algorithm that a convolution may have, by this seed and not by its cost.
+  std::optional<uint64_t> any_algorithm = {};
   // For tests: values in the arena get pitches and offsets of this seed instead of tight ones.
   uint64_t jitter = 0;
 };

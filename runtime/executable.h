@@ -2,8 +2,8 @@
 #pragma once
 
 #include "codegen/codegen.h"
+#include "ir/memory.h"
 #include "passes/pipeline.h"
-#include "runtime/memory.h"
 #include "runtime/thread_pool.h"
 #include "runtime/weights.h"
 

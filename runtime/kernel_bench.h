@@ -2,7 +2,7 @@
 #pragma once
 
 #include "codegen/codegen.h"
-#include "runtime/memory.h"
+#include "ir/memory.h"
 
 namespace lathe {
 

@@ -3,18 +3,17 @@
 #include "ir/evaluate.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 
 namespace lathe {
 namespace {
 
 // [M][C/groups][kh][kw] -> [group][panel][kh][kw][channel][lane], lanes behind the last channel 0.
-Tensor pack_panels(const Tensor &weight, int64_t groups, int64_t panel) {
+void pack_panels(const Tensor &weight, int64_t groups, int64_t panel, float *to) {
   const Shape &s = weight.shape();
   const int64_t rows = s[0] / groups, channels = s[1], taps = s[2] * s[3];
   const int64_t panels = (rows + panel - 1) / panel;
-  Tensor packed(DType::f32, {groups * panels * panel * channels * taps});
   const float *from = weight.f32().data();
-  float *to = packed.f32_mutable().data();
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t live = std::min(panel, rows - p * panel);
@@ -26,7 +25,6 @@ Tensor pack_panels(const Tensor &weight, int64_t groups, int64_t panel) {
       }
       to += panel * channels * taps;
     }
-  return packed;
 }
 
 // sum[lane] = sum over k of matrix[i][k] * x[k * step + lane]
@@ -40,18 +38,16 @@ void combine(const Matrix &matrix, int64_t i, const double *x, int64_t step, int
 }
 
 // The same to [group][panel][point][channel][lane]: every filter g becomes G g G^T.
-Tensor pack_winograd(const Tensor &weight, int64_t groups, int64_t panel,
-                     const Winograd &winograd) {
+void pack_winograd(const Tensor &weight, int64_t groups, int64_t panel, const Winograd &winograd,
+                   float *to) {
   const Shape &s = weight.shape();
   const int64_t rows = s[0] / groups, channels = s[1], kw = s[3], taps = s[2] * s[3];
   const int64_t panels = (rows + panel - 1) / panel;
   const Matrix &h = winograd_matrices(winograd.outputs.h, winograd.kernel.h).filter;
   const Matrix &w = winograd_matrices(winograd.outputs.w, winograd.kernel.w).filter;
-  Tensor packed(DType::f32, {groups * panels * panel * channels * h.rows * w.rows});
   const float *from = weight.f32().data();
-  float *to = packed.f32_mutable().data();
   std::vector<double> filters(size_t(taps * panel)), half(size_t(kw * panel)),
-      sum(size_t(1 * panel));
+      sum(static_cast<size_t>(panel));
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t live = std::min(panel, rows - p * panel);
@@ -73,34 +69,48 @@ Tensor pack_winograd(const Tensor &weight, int64_t groups, int64_t panel,
       std::ranges::fill(filters, 0.0);
       to += panel * channels * h.rows * w.rows;
     }
-  return packed;
 }
 
 // [M] -> [group][panel][lane]
-Tensor pack_bias(const Tensor &bias, int64_t groups, int64_t panel) {
+void pack_bias(const Tensor &bias, int64_t groups, int64_t panel, float *to) {
   const int64_t rows = bias.shape()[0] / groups, padded = (rows + panel - 1) / panel * panel;
-  Tensor packed = Tensor::splat(0, {groups * padded});
+  std::fill_n(to, groups * padded, 0.f);
   for (int64_t g = 0; g < groups; ++g)
-    std::copy_n(bias.f32().data() + g * rows, rows, packed.f32_mutable().data() + g * padded);
-  return packed;
+    std::copy_n(bias.f32().data() + g * rows, rows, to + g * padded);
 }
+
+constexpr int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 } // namespace
 
+// All of it in one block, so that small weights share huge pages too.
 Result<PackedWeights> PackedWeights::pack(const Plan &plan) {
   PackedWeights packed;
+  int64_t bytes = 0;
+  for (const Weight &weight : plan.weights)
+    if (weight.packing != Weight::Packing::as_is) bytes += whole_lines(weight.bytes);
+  packed.block_ = allocate(size_t(bytes));
+  if (!packed.block_)
+    return fail(ErrorCode::limit, fmt::format("no memory for {} bytes of weights", bytes));
+  std::byte *next = packed.block_.get();
+  packed.copied_bytes_ = bytes;
   for (const Weight &weight : plan.weights) {
     LATHE_TRY(Tensor tensor, materialise(weight.constant));
-    bool in_place = weight.packing == Weight::Packing::as_is && !weight.constant->op;
-    if (weight.packing == Weight::Packing::conv_panels)
-      tensor = weight.winograd
-                   ? pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd)
-                   : pack_panels(tensor, weight.groups, weight.panel);
+    if (weight.packing == Weight::Packing::as_is) {
+      if (weight.constant->op) packed.copied_bytes_ += int64_t(tensor.bytes());
+      packed.addresses_.push_back(tensor.raw());
+      packed.tensors_.push_back(std::move(tensor));
+      continue;
+    }
+    float *to = reinterpret_cast<float *>(next);
     if (weight.packing == Weight::Packing::conv_bias)
-      tensor = pack_bias(tensor, weight.groups, weight.panel);
-    if (!in_place) packed.copied_bytes_ += int64_t(tensor.bytes());
-    packed.addresses_.push_back(tensor.raw());
-    packed.tensors_.push_back(std::move(tensor));
+      pack_bias(tensor, weight.groups, weight.panel, to);
+    else if (weight.winograd)
+      pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd, to);
+    else
+      pack_panels(tensor, weight.groups, weight.panel, to);
+    packed.addresses_.push_back(next);
+    next += whole_lines(weight.bytes);
   }
   return packed;
 }

@@ -1,6 +1,7 @@
 // Weights in the form that kernels read: packed, or where they lie.
 #pragma once
 
+#include "ir/memory.h"
 #include "passes/plan.h"
 
 namespace lathe {
@@ -8,13 +9,15 @@ namespace lathe {
 // Keeps packed data, and the tensors (mapped files) that are used in place.
 class PackedWeights {
 public:
-  // Computes every recipe of the plan, once. Errors: invalid, for a named weight without data.
+  // Computes every recipe of the plan, once. Errors: invalid, for a named weight without data;
+  // limit, where there is not enough memory.
   static Result<PackedWeights> pack(const Plan &plan);
   const std::byte *address(int weight) const { return addresses_[size_t(weight)]; }
   int64_t copied_bytes() const { return copied_bytes_; } // beside what lies in its file
 
 private:
-  std::vector<Tensor> tensors_;
+  Memory block_{nullptr, nullptr};
+  std::vector<Tensor> tensors_; // in place
   std::vector<const std::byte *> addresses_;
   int64_t copied_bytes_ = 0;
 };

@@ -195,6 +195,7 @@ TEST_CASE("plans with chains of convolutions, and with odd pitches everywhere, a
     REQUIRE(run_passes(graph));
     const PlanOptions options{.chained = std::vector<bool>(graph.nodes.size(), seed % 3 > 0),
                               .smallest_blocks = seed % 2 == 0,
+                              .any_algorithm = seed,
                               .jitter = seed % 3 < 2 ? seed + 1 : 0};
     auto plan = make_plan(graph, known_targets()[seed % known_targets().size()], options);
     REQUIRE_MESSAGE(plan, to_string(plan.error()));

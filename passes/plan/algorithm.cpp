@@ -109,16 +109,17 @@ namespace {
 std::vector<Winograd> candidates(const Conv &op) {
   if (op.stride != Size2{} || op.dilation != Size2{}) return {};
   std::vector<Winograd> result;
-  for (int64_t m : {2, 4}) {
-    Winograd w{{op.kernel.h == 1 ? 1 : m, op.kernel.w == 1 ? 1 : m}, op.kernel};
-    const auto [h, v] = w.points();
-    const bool transforms = op.kernel.h > 1 || op.kernel.w > 1;
-    const bool flat = op.kernel.h == 1 || op.kernel.w == 1; // errors of one transform, not two
-    if (!transforms || !has_winograd(w.outputs.h, op.kernel.h) ||
-        !has_winograd(w.outputs.w, op.kernel.w) || std::max(h, v) > (flat ? 8 : 6))
-      continue;
-    result.push_back(w);
-  }
+  for (int64_t h : {1, 2, 4})
+    for (int64_t w : {1, 2, 4}) {
+      const Winograd tile{{h, w}, op.kernel};
+      const auto [points_h, points_w] = tile.points();
+      // A transform of more points loses too many digits, at least nested in another one.
+      const int64_t most = points_h == 1 || points_w == 1 ? 8 : 6;
+      if ((h == 1) == (op.kernel.h == 1) && (w == 1) == (op.kernel.w == 1) && h * w > 1 &&
+          has_winograd(h, op.kernel.h) && has_winograd(w, op.kernel.w) &&
+          std::max(points_h, points_w) <= most)
+        result.push_back(tile);
+    }
   return result;
 }
 
@@ -147,6 +148,12 @@ Algorithms choose_algorithms(const Graph &graph, const Schedule &schedule, const
     if (!op || schedule.previous[n] >= 0) continue;
     const int reader = schedule.reader(n);
     if (reader >= 0 && std::holds_alternative<Conv>(graph.nodes[size_t(reader)].op)) continue;
+    if (options.any_algorithm) {
+      const std::vector<Winograd> all = candidates(*op);
+      const size_t pick = size_t(*options.any_algorithm + n) % (all.size() + 1);
+      if (pick < all.size()) chosen[n] = all[pick];
+      continue;
+    }
     const ConvShape shape =
         conv_shape(*op, graph.shape(node.inputs[0]), graph.shape(node.outputs[0]));
     const double direct = direct_cost(shape, target);

@@ -166,7 +166,10 @@ void check_random(uint64_t seed, const Way &way) {
 
 TEST_CASE("random graphs compute what the evaluator computes, on every target of this machine") {
   for (uint64_t seed = 0; seed < 120; ++seed)
-    for (const Target &target : runnable_targets()) check_random(seed, {target});
+    for (const Target &target : runnable_targets()) {
+      check_random(seed, {target});
+      check_random(seed, {target, {}, {.any_algorithm = seed}});
+    }
 }
 
 TEST_CASE("inputs and outputs in the caller's memory") {
@@ -207,11 +210,13 @@ TEST_CASE("chains of convolutions, small blocks and odd pitches change no bit") 
     Graph graph = random_graph(seed);
     auto inputs = random_inputs(graph, seed, 3);
     for (const Target &target : runnable_targets()) {
-      auto usual = run(compile(graph, target), inputs, 3, nullptr);
+      auto usual = run(*try_compile(graph, target, {}, {.strict = true}), inputs, 3, nullptr);
       for (bool smallest_blocks : {false, true}) {
-        auto chained =
-            try_compile(graph, target, {},
-                        {std::vector<bool>(100, true), smallest_blocks, smallest_blocks * seed});
+        auto chained = try_compile(graph, target, {},
+                                   {.chained = std::vector<bool>(100, true),
+                                    .smallest_blocks = smallest_blocks,
+                                    .strict = true,
+                                    .jitter = smallest_blocks ? seed : 0});
         REQUIRE_MESSAGE(chained, to_string(chained.error()));
         if (smallest_blocks)
           odd += print((*chained)->plan()) != print(compile(graph, target)->plan());
@@ -227,12 +232,72 @@ TEST_CASE("chains of convolutions, small blocks and odd pitches change no bit") 
     REQUIRE(randomise_weights(graph, 1));
     auto inputs = random_inputs(graph, 1, 1);
     const Target target = host_target();
-    auto usual = run(compile(graph, target), inputs, 1, nullptr);
-    auto chained = try_compile(graph, target, {}, {std::vector<bool>(1000, true), false, 0});
+    auto usual = run(*try_compile(graph, target, {}, {.strict = true}), inputs, 1, nullptr);
+    auto chained =
+        try_compile(graph, target, {}, {.chained = std::vector<bool>(1000, true), .strict = true});
     REQUIRE_MESSAGE(chained, to_string(chained.error()));
     CHECK((*chained)->plan().kernels.size() < compile(graph, target)->plan().kernels.size());
     CHECK(same_bits(run(*chained, inputs, 1, nullptr)[0], usual[0]));
   }
+}
+
+TEST_CASE("small blocks and odd pitches change no bit of Winograd's either") {
+  int transformed = 0; // kernels
+  for (uint64_t seed = 300; seed < 360; ++seed) {
+    CAPTURE(seed);
+    Graph graph = random_graph(seed);
+    auto inputs = random_inputs(graph, seed, 3);
+    for (const Target &target : runnable_targets()) {
+      auto usual = try_compile(graph, target, {}, {.any_algorithm = seed});
+      auto other = try_compile(graph, target, {},
+                               {.smallest_blocks = true, .any_algorithm = seed, .jitter = seed});
+      REQUIRE_MESSAGE(usual, to_string(usual.error()));
+      REQUIRE_MESSAGE(other, to_string(other.error()));
+      for (const Kernel &kernel : (*usual)->plan().kernels)
+        if (auto *conv = std::get_if<ConvSpec>(&kernel.spec)) transformed += bool(conv->winograd);
+      auto expected = run(*usual, inputs, 3, nullptr), outputs = run(*other, inputs, 3, nullptr);
+      for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(outputs[j], expected[j]));
+    }
+  }
+  CHECK(transformed > 60);
+}
+
+TEST_CASE("every algorithm of a convolution agrees with the reference on odd sizes") {
+  int transformed = 0; // kernels
+  for (Size2 kernel : {Size2{3, 3}, {5, 5}, {1, 7}, {7, 1}, {1, 3}, {5, 1}, {3, 5}})
+    for (int64_t groups : {1, 2})
+      for (int64_t size : {1, 7, 13}) {
+        CAPTURE(kernel.h);
+        CAPTURE(kernel.w);
+        CAPTURE(size);
+        Graph graph;
+        ValueId x = graph.add_input("x", {DType::f32, {1, 10 * groups, size, size + 2}});
+        Conv conv;
+        conv.kernel = kernel;
+        conv.pad = {kernel.h / 2, kernel.w / 2, kernel.h / 2, kernel.w / 2};
+        conv.groups = groups;
+        ValueId w = graph.add_constant(
+            "w", literal_constant(random_weights({37 * groups, 10, kernel.h, kernel.w}, 1)));
+        ValueId y = graph.add_node("conv", conv, {x, w}).value();
+        Pool pool;
+        pool.kernel = {3, 3}, pool.stride = {2, 2}, pool.pad = {1, 1, 1, 1};
+        graph.outputs = {
+            y, graph.add_node("pool", pool, {y}).value(),
+            graph.add_node("again", pool, {graph.add_node("conv2", conv, {x, w}).value()}).value()};
+        auto inputs = random_inputs(graph, 1, 3);
+        auto references = evaluate(graph, inputs);
+        REQUIRE_MESSAGE(references, to_string(references.error()));
+        for (const Target &target : runnable_targets())
+          for (uint64_t pick = 0; pick < 9; ++pick) {
+            auto executable = try_compile(graph, target, {}, {.any_algorithm = pick});
+            REQUIRE_MESSAGE(executable, to_string(executable.error()));
+            for (const Kernel &kernel : (*executable)->plan().kernels)
+              if (auto *spec = std::get_if<ConvSpec>(&kernel.spec))
+                transformed += bool(spec->winograd);
+            check(*executable, inputs, *references);
+          }
+      }
+  CHECK(transformed > 500);
 }
 
 TEST_CASE("every optional pass can be left out") {

@@ -104,7 +104,7 @@ void check(const std::shared_ptr<const Executable> &executable, const Graph &gra
 }
 
 // On every target of this machine: with fusion and without; with all that can be chained, row by
-// row; with odd pitches and offsets everywhere; for each number of images.
+// row; with odd pitches and offsets everywhere; by any algorithms; for each number of images.
 void check_everywhere(const Graph &graph, const std::map<int64_t, std::vector<Tensor>> &inputs) {
   struct Way {
     std::vector<std::string> disabled;
@@ -112,8 +112,9 @@ void check_everywhere(const Graph &graph, const std::map<int64_t, std::vector<Te
   };
   const Way ways[] = {{{}, {}},
                       {fusion, {}},
-                      {{}, {std::vector<bool>(1000, true), true, 0}},
-                      {{}, {{}, false, uint64_t(graph.nodes.size())}}};
+                      {{}, {.chained = std::vector<bool>(1000, true), .smallest_blocks = true}},
+                      {{}, {.any_algorithm = 0, .jitter = graph.nodes.size()}},
+                      {{}, {.any_algorithm = graph.nodes.size()}}};
   for (const Target &target : known_targets()) {
     if (!host_supports(target)) continue;
     CAPTURE(target.name);
