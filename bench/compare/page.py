@@ -1,5 +1,5 @@
-"""The results of ./dev compare as one HTML page that needs nothing else: plots as inline SVG, and the
-tables that are printed."""
+"""The results of ./dev compare as one HTML page that needs nothing else: plots as inline SVG, and
+the tables that are printed."""
 
 import html
 import itertools
@@ -9,13 +9,15 @@ import report
 
 COLOURS = {"lathe": "#d62728", "onnxruntime": "#1f77b4", "openvino": "#9467bd", "ncnn": "#2ca02c",
            "mnn": "#ff7f0e", "tvm": "#7f7f7f"}
-WIDTH, LEFT, RIGHT, ROW, TOP = 960, 170, 30, 26, 30
+WIDTH, LEFT, RIGHT, ROW, TOP = 960, 220, 30, 26, 30
+FARTHEST = 8  # times as slow as Lathe: the edge of a plot
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
        color: #222; background: #fff; }
 table { border-collapse: collapse; font-size: 13px; display: block; overflow-x: auto; }
 th, td { padding: 3px 10px; border-bottom: 1px solid #ddd; text-align: left; }
+th { vertical-align: top; }
 td.missed { color: #b00020; } td.ok { color: #18794e; }
 svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #222; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin: 0 .3em 0 1em; }
@@ -84,15 +86,23 @@ class Plot:
 
 
 def latency_plot(rows):
-    """A dot per engine, a tick for the roofline."""
-    times = [[(e, report.median(row, e)) for e in row["engines"] if report.median(row, e)]
-             for row in rows]
-    values = [ms for row in times for _, ms in row] + [row["roofline_ms"] for row in rows]
-    plot = Plot([row["network"] for row in rows], min(values) / 1.2, max(values) * 1.2, True)
-    for i, (row, measured) in enumerate(zip(rows, times)):
-        plot.tick(i, row["roofline_ms"], "#222")
-        for engine, ms in reversed(measured):
-            plot.dot(i, ms, COLOURS[engine], f"{engine}: {report.show_ms(ms)} ms")
+    """Milliseconds in terms of Lathe's: a dot per engine, a tick for the roofline."""
+    rows = [row for row in rows if report.median(row, "lathe")]
+    if not rows:
+        return ""
+    names, marks = [], []
+    for row in rows:
+        ours = report.median(row, "lathe")
+        names.append(f"{row['network']}, {report.show_ms(ours)} ms")
+        times = {"roofline": row["roofline_ms"], **{e: report.median(row, e) for e in row["engines"]}}
+        marks.append({who: (ms / ours, f"{who}: {report.show_ms(ms)} ms")
+                      for who, ms in times.items() if ms})
+    values = [share for row in marks for share, _ in row.values()]
+    plot = Plot(names, min(values) / 1.1, min(max(values), FARTHEST) * 1.1, True)
+    for i, row in enumerate(marks):
+        plot.tick(i, row.pop("roofline")[0], "#222")
+        for engine, (share, title) in sorted(row.items(), key=lambda item: item[0] == "lathe"):
+            plot.dot(i, min(share, FARTHEST), COLOURS[engine], title)
     return plot.svg()
 
 
@@ -132,9 +142,10 @@ def plots(result):
         found = [v for v in result["verdicts"] if setting(v) == (batch, threads)
                  and v["against"] == "best"]
         where = f"batch {batch}, {threads} thread{'s' * (threads > 1)}"
-        yield (f"<h2>Milliseconds, {where}</h2><p>{key}; the tick is the roofline. Left is fast.</p>"
-               f"{latency_plot(list(rows))}<h2>Best peer over Lathe, {where}</h2>"
-               f"<p>The tick is the target. Right is fast.</p>{ratio_plot(found)}")
+        yield (f"<h2>Latency in terms of Lathe's, {where}</h2>"
+               f"<p>{key}; the tick is the roofline. Less is better.</p>{latency_plot(list(rows))}"
+               f"<h2>Best peer over Lathe, {where}</h2>"
+               f"<p>The tick is the target. More is better.</p>{ratio_plot(found)}")
 
 
 def page(result):
