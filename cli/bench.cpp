@@ -41,6 +41,7 @@ Json measure(const BenchOptions &o, const std::string &model, const Executable &
           {"iterations", l.iterations},
           {"gflops", gflops},
           {"percent_of_peak", 100 * gflops / (peak * threads)},
+          {"peak_gflops", peak},
           {"compile_ms",
            {{"parse", parse_ms},
             {"passes", t.passes + t.plan},
@@ -115,6 +116,9 @@ Result<void> bench(BenchOptions &o) {
     }
   }
   if (o.json.empty()) return {};
+  // Last, since its memory would count among what the networks took at most.
+  const double bandwidth = measure_bandwidth_gbs();
+  for (Json &row : rows) row["bandwidth_gb_per_s"] = bandwidth;
   std::string text = rows.dump(2) + "\n";
   return write_file(o.json, {std::as_bytes(std::span(text))});
 }

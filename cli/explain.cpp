@@ -75,7 +75,7 @@ Result<void> explain(const ExplainOptions &o) {
   LATHE_TRY(CompileOptions options, compile_options(o));
   options.passes.after_each = [&](const Pass &pass, const Graph &g) { history.record(pass, g); };
   LATHE_CHECK(run_passes(graph, options.passes));
-  LATHE_TRY(Plan plan, make_plan_within(graph, options.target, options.memory));
+  LATHE_TRY(Plan plan, make_plan_within(graph, options.target, options.memory, options.plan));
   bool any = false;
   for (size_t k = 0; k < plan.kernels.size(); ++k) {
     const Kernel &kernel = plan.kernels[k];

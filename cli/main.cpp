@@ -25,6 +25,14 @@ void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
   verb.add_option("--memory-limit", o.memory_limit,
                   "bytes for weights, arena, scratch, inputs and outputs; more is an error (6)")
       ->check(CLI::NonNegativeNumber);
+  verb.add_option("--numerics", o.numerics,
+                  "strict: no algorithm that sums in another order (no Winograd)")
+      ->check(CLI::IsMember({"fast", "strict"}))
+      ->capture_default_str();
+  verb.add_option("--weight-budget", o.weight_budget,
+                  "what transformed weights may add, as a multiple of the model's")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb.add_option("--disable-pass", o.disabled_passes, "leave out an optional pass");
   verb.add_flag("-v,--verbose", o.verbose, "say what each step costs");
 }
@@ -38,6 +46,7 @@ static int run(int argc, char **argv) {
       "  lathe run lenet5 -i shoe.png           classify a picture\n"
       "  lathe run my.net -w my.safetensors -i x.npy -o y.npy\n"
       "  lathe bench resnet50 --threads 1,2     how fast it is\n"
+      "  lathe profile resnet50 --top 10        where its time goes\n"
       "  lathe verify resnet50                  against the slow reference\n"
       "  lathe check my.onnx                    everything that stands in its way\n"
       "  lathe explain resnet50 layer1.0.bn1    what became of a layer\n"
@@ -50,6 +59,7 @@ static int run(int argc, char **argv) {
   Action action;
   add_run(app, action);
   add_bench(app, action);
+  add_profile(app, action);
   add_inspect(app, action);
   add_dump(app, action);
   add_verify(app, action);

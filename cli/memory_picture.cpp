@@ -1,5 +1,6 @@
 #include "cli/memory_picture.h"
 
+#include "cli/markup.h"
 #include "cli/model.h"
 
 #include <algorithm>
@@ -57,23 +58,6 @@ std::vector<Box> boxes_of(const Plan &plan, const Graph &graph) {
   std::vector<Box> list;
   for (auto &[key, box] : boxes) list.push_back(std::move(box));
   return list;
-}
-
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (char c : text) {
-    if (c == '<')
-      result += "&lt;";
-    else if (c == '>')
-      result += "&gt;";
-    else if (c == '&')
-      result += "&amp;";
-    else if (c == '"')
-      result += "&quot;";
-    else
-      result += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return result;
 }
 
 } // namespace

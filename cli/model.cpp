@@ -128,6 +128,8 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
     LATHE_TRY(compile.target, find_target(options.target_cpu));
   }
   compile.passes.disabled = options.disabled_passes;
+  compile.plan.strict = options.numerics == "strict";
+  compile.plan.weight_budget = options.weight_budget;
   compile.memory = {options.memory_limit, options.batch, options.threads};
   if (compile.memory.threads <= 0) compile.memory.threads = usable_cpus();
   return compile;

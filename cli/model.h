@@ -29,7 +29,9 @@ struct ModelOptions {
   std::string target_cpu = "native";
   std::vector<std::string> disabled_passes;
   int64_t memory_limit = 0; // bytes; 0: none
-  int threads = 0;          // 0: as many as this process may use
+  std::string numerics = "fast";
+  double weight_budget = PlanOptions{}.weight_budget;
+  int threads = 0; // 0: as many as this process may use
   int64_t batch = 1;
   bool verbose = false;
   bool quiet = false; // says nothing on stderr

@@ -1,7 +1,8 @@
-// Direct convolution, alone or with its neighbours. A task brings its input rows into zero-padded
-// scratch (prologue), where a convolution before this one may compute them; runs register tiles of
-// pixels x output channels over all taps (product); then bias, post steps and store, or a pool
-// behind them (epilogue).
+// Convolution, alone or with its neighbours. A task brings its input rows into zero-padded scratch
+// (prologue), where a convolution before this one may compute them; runs register tiles of pixels x
+// output channels over all taps (product); then bias, post steps and store, or a pool behind them
+// (epilogue). By Winograd, prologue and epilogue also transform, and a product is of tiles x output
+// channels, over input channels, once per point.
 #include "codegen/emitter.h"
 
 #include <memory>
@@ -49,6 +50,10 @@ public:
         operands_(first_operand), params_(first_param) {
     large_ = tile_function(name + ".tile", spec_.tile_pixels);
     if (spec_.smaller_tile) small_ = tile_function(name + ".tile_small", spec_.tile_pixels - 1);
+    if (spec_.winograd) {
+      winograd_input_.emplace(module, target, name + ".transform", *spec_.winograd);
+      winograd_output_.emplace(module, target, name + ".transform_back", spec_);
+    }
     if (spec_.prologue == Prologue::convolve)
       source_ = std::make_unique<Stage>(spec.source[0], target, module, name + ".source",
                                         operands_ + int(spec.stage_operands()),
@@ -64,7 +69,16 @@ public:
   // The source of the product for result rows from `first_row` on; fills scratch.
   void prepare(Emitter &e, const Place &at, IrValue first_row) const {
     if (spec_.prologue == Prologue::none) return;
-    IrValue first = e.sub(e.mul(first_row, param(e, C::row_stride)), param(e, C::pad_top));
+    if (spec_.winograd) {
+      IrValue first_tile = tile_row_of(e, first_row);
+      bring_rows(e, at, e.sub(e.mul(first_tile, outputs_h(e)), param(e, C::pad_top)));
+      return transform_tiles(e, first_tile);
+    }
+    bring_rows(e, at, e.sub(e.mul(first_row, param(e, C::row_stride)), param(e, C::pad_top)));
+  }
+
+  // Scratch rows of the source, from its row `first` on.
+  void bring_rows(Emitter &e, const Place &at, IrValue first) const {
     if (!source_) return copy_rows(e, at, first);
     source_->prepare(e, at, first);
     IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
@@ -109,6 +123,7 @@ public:
           e.add(e.add(e.mul(at.image, param(e, pitches)), e.mul(at.group, param(e, pitches + 3))),
                 channel_bytes)));
     }
+    if (spec_.winograd) return winograd_panel(e, a, rows, e.offset(rows.to, channel_bytes), post);
     IrValue source = first_source(e, at, rows.first);
     e.loop(rows.count, [&](IrValue r) {
       IrValue row = e.add(rows.first, r);
@@ -142,6 +157,89 @@ private:
     return e.offset(input(e, at), e.mul(first_row, param(e, C::src_row_step)));
   }
 
+  // --- Winograd: tiles of the result, in rows of `tile_cols`
+
+  IrValue winograd_param(Emitter &e, C::WinogradParam index) const {
+    return param(e, int(spec_.first_winograd_param()) + index);
+  }
+  IrValue outputs_h(Emitter &e) const { return e.constant(spec_.winograd->outputs.h); }
+  IrValue tile_row_of(Emitter &e, IrValue row) const { // rows before the picture: the first
+    return e.div(e.maximum(row, e.constant(0)), outputs_h(e));
+  }
+  // Rows of tiles in a block that begins with row `first_tile` of them.
+  IrValue tile_rows(Emitter &e, IrValue first_tile) const {
+    return e.minimum(winograd_param(e, C::block_tile_rows),
+                     e.sub(winograd_param(e, C::tile_rows), first_tile));
+  }
+
+  // All input tiles of a block, from rows in scratch.
+  void transform_tiles(Emitter &e, IrValue first_tile) const {
+    IrValue cols = winograd_param(e, C::tile_cols);
+    IrValue to = e.offset(e.scratch, winograd_param(e, C::transformed_at));
+    e.loop(tile_rows(e, first_tile), [&](IrValue r) {
+      IrValue row = e.offset(scratch(e), e.mul(r, param(e, C::src_row_step)));
+      e.loop(cols, [&](IrValue c) {
+        IrValue tile = e.mul(e.add(e.mul(r, cols), c), winograd_param(e, C::transformed_tile));
+        winograd_input_->call(e, e.offset(row, e.mul(c, param(e, C::src_pixel_step))),
+                              param(e, C::tap_row_pitch), param(e, C::tap_col_pitch),
+                              param(e, C::in_channels), e.offset(to, tile),
+                              winograd_param(e, C::transformed_point));
+      });
+    });
+  }
+
+  // The panel's products for every point, and back: the wanted rows of the result, `to` being the
+  // place of the first of them, `post` that of row 0 of the picture.
+  void winograd_panel(Emitter &e, TileArguments a, const Rows &rows, IrValue to,
+                      const IrValues &post) const {
+    IrValue first_tile = tile_row_of(e, rows.first);
+    IrValue cols = winograd_param(e, C::tile_cols);
+    IrValue tile_count = e.mul(tile_rows(e, first_tile), cols);
+    IrValue products = e.offset(e.scratch, winograd_param(e, C::products_at));
+    IrValue products_point = winograd_param(e, C::products_point);
+    const Size2 points = spec_.winograd->points();
+    IrValue weights_point = e.mul(a.depth, e.constant(panel_lanes() * 4));
+    TileArguments p = a;
+    p.pixel_step = winograd_param(e, C::transformed_tile);
+    p.out_pixel = e.constant(panel_lanes() * 4);
+    e.loop(e.constant(points.h * points.w), [&](IrValue point) {
+      IrValue source = e.add(winograd_param(e, C::transformed_at),
+                             e.mul(point, winograd_param(e, C::transformed_point)));
+      p.weights = e.offset(a.weights, e.mul(point, weights_point));
+      tiles(e, p, e.offset(e.scratch, source), e.offset(products, e.mul(point, products_point)),
+            post, tile_count);
+    });
+    e.loop(tile_rows(e, first_tile), [&](IrValue r) {
+      IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
+      IrValue wanted = e.sub(rows.first, row);                 // from here to the wanted ones
+      IrValue end = e.minimum(e.add(wanted, rows.count), e.sub(param(e, C::stage_rows), row));
+      e.loop(cols, [&](IrValue c) {
+        IrValue tile = e.add(e.mul(r, cols), c);
+        IrValue col = e.mul(c, e.constant(spec_.winograd->outputs.w));
+        WinogradOutput::Arguments w{};
+        w.from = e.offset(products, e.mul(tile, p.out_pixel));
+        w.point = products_point;
+        w.row = rows.row_pitch;
+        w.pixel = rows.pixel_pitch;
+        w.to = e.offset(to, e.sub(e.mul(col, w.pixel), e.mul(wanted, w.row)));
+        w.first_row = wanted;
+        w.end_row = end;
+        w.cols = e.sub(winograd_param(e, C::result_cols), col);
+        w.bias = a.bias;
+        w.live_channels = a.live_channels;
+        for (int i = 0; i < extra_; ++i) {
+          IrValue row_pitch = param(e, C::first_post_pitch + 4 * i + 1);
+          IrValue pixel_pitch = a.post_pixel[size_t(i)];
+          w.post.push_back(
+              e.offset(post[size_t(i)], e.add(e.mul(row, row_pitch), e.mul(col, pixel_pitch))));
+          w.post_row.push_back(row_pitch);
+          w.post_pixel.push_back(pixel_pitch);
+        }
+        winograd_output_->call(e, w);
+      });
+    });
+  }
+
   // One register tile of `pixels` x tile_vectors vectors, over all of K.
   llvm::Function *tile_function(const std::string &name, int64_t pixels) {
     llvm::LLVMContext &context = module_.getContext();
@@ -173,10 +271,14 @@ private:
     IrValues sums;
     for (int64_t i = 0; i < pixels; ++i)
       for (int64_t v = 0; v < vectors; ++v)
-        sums.push_back(spec_.bias ? e.load(e.vector(), e.offset(a.bias, v * target_.vector_bytes))
-                                  : e.zero(e.vector()));
+        sums.push_back(spec_.bias && !spec_.winograd
+                           ? e.load(e.vector(), e.offset(a.bias, v * target_.vector_bytes))
+                           : e.zero(e.vector()));
     sums = product(e, a, pixels, std::move(sums));
-    epilogue(e, a, pixels, sums);
+    if (spec_.winograd) // the epilogue is the transform's
+      store_sums(e, a, pixels, sums);
+    else
+      epilogue(e, a, pixels, sums);
   }
 
   // sums[pixel][vector] += source[pixel][k] * weights[k][vector], rows, then columns, then depth.
@@ -223,6 +325,12 @@ private:
     state.insert(state.end(), sums.begin(), sums.end());
     state = e.loop_nonempty(a.tap_rows, state, rows);
     return IrValues(state.begin() + 1, state.end());
+  }
+
+  void store_sums(Emitter &e, const TileArguments &a, int64_t pixels, const IrValues &sums) {
+    const int64_t vectors = spec_.tile_vectors;
+    for (int64_t i = 0; i < pixels * vectors; ++i)
+      e.store(sums[size_t(i)], e.offset(a.out, i * target_.vector_bytes));
   }
 
   void epilogue(Emitter &e, const TileArguments &a, int64_t pixels, const IrValues &sums) {
@@ -322,16 +430,21 @@ private:
     });
   }
 
-  // One output row: large tiles, then small ones.
-  void tiles(Emitter &e, TileArguments a, IrValue source, IrValue out, const IrValues &post) const {
+  // One output row: large tiles, then small ones; those that begin before `end`, if that is given.
+  void tiles(Emitter &e, TileArguments a, IrValue source, IrValue out, const IrValues &post,
+             IrValue end = nullptr) const {
     IrValue large_tiles = param(e, C::large_tiles);
-    auto call = [&](llvm::Function *function, IrValue first_pixel) {
+    auto run = [&](llvm::Function *function, IrValue first_pixel) {
       a.source = e.offset(source, e.mul(first_pixel, a.pixel_step));
       a.out = e.offset(out, e.mul(first_pixel, a.out_pixel));
       a.post.clear();
       for (int i = 0; i < extra_; ++i)
         a.post.push_back(e.offset(post[size_t(i)], e.mul(first_pixel, a.post_pixel[size_t(i)])));
       e.ir.CreateCall(function, a.list());
+    };
+    auto call = [&](llvm::Function *function, IrValue first) {
+      if (!end) return run(function, first);
+      e.when(e.ir.CreateICmpULT(first, end), [&] { run(function, first); });
     };
     e.loop(large_tiles, [&](IrValue t) { call(large_, e.mul(t, e.constant(spec_.tile_pixels))); });
     if (!small_) return;
@@ -346,6 +459,8 @@ private:
   const int extra_; // post operands
   const int operands_, params_;
   llvm::Function *large_ = nullptr, *small_ = nullptr;
+  std::optional<WinogradInput> winograd_input_;
+  std::optional<WinogradOutput> winograd_output_;
   std::unique_ptr<Stage> source_;
 };
 

@@ -116,6 +116,37 @@ struct PoolRow {
   void emit(IrValue row, IrValue in, IrValue out, IrValue channels);
 };
 
+// The two ends of a Winograd stage, as functions of a kernel's module: one tile of the input for
+// all channels, and one tile of the result for one panel of them.
+class WinogradInput {
+public:
+  WinogradInput(llvm::Module &module, const Target &target, const std::string &name,
+                const Winograd &winograd);
+  // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes.
+  void call(Emitter &e, IrValue from, IrValue row, IrValue pixel, IrValue channels, IrValue to,
+            IrValue point) const;
+
+private:
+  llvm::Function *function_;
+};
+
+class WinogradOutput {
+public:
+  struct Arguments {
+    IrValue from, point;              // products of the first point; bytes from each to the next
+    IrValue to, row, pixel;           // the tile's first pixel, which need not exist
+    IrValue first_row, end_row, cols; // that are wanted, of the tile's
+    IrValue bias, live_channels;
+    IrValues post, post_row, post_pixel;
+  };
+  WinogradOutput(llvm::Module &module, const Target &target, const std::string &name,
+                 const ConvSpec &spec);
+  void call(Emitter &e, const Arguments &a) const;
+
+private:
+  llvm::Function *function_;
+};
+
 // One per kernel spec; each emits the global function `name` into the module.
 void emit(const ConvSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);

@@ -4,6 +4,7 @@
 
 #include "ir/graph.h"
 #include "ir/target.h"
+#include "ir/winograd.h"
 
 #include <optional>
 #include <string>
@@ -82,11 +83,13 @@ enum class Prologue : uint8_t {
   convolve, // the rows are computed there by another convolution: a chain run block by block
 };
 
-// Direct convolution, NHWC to NHWC. Per output element: bias, then for every kernel row, kernel
+// Convolution, NHWC to NHWC. Direct, per output element: bias, then for every kernel row, kernel
 // column, and input channel of the group, ascending, one fused multiply-add (padding included as
-// zeros); then `post`; then perhaps a pool, which the conv feeds panel by panel through scratch.
-// Weights: [group][panel][kh][kw][channel][lane], panels of `tile_vectors` vectors, zero-filled
-// behind the last channel; bias: [group][panel][lane]; operands of `pre`: [channel].
+// zeros). By Winograd: the products of a tile's points, each a sum over channels, ascending;
+// transformed, rows first; bias. Then `post`; then perhaps a pool, which the conv feeds panel by
+// panel through scratch. Weights: [group][panel][kh][kw][channel][lane], or [point] instead of
+// taps; panels of `tile_vectors` vectors, zero-filled behind the last channel; bias:
+// [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
   bool smaller_tile = false; // many and, if set, of one pixel less
@@ -94,11 +97,12 @@ struct ConvSpec {
   bool masked = false; // the last panel of a group is not full
   bool bias = false;
   Prologue prologue = Prologue::none;
+  std::optional<Winograd> winograd = {}; // with a prologue: tiles are read from scratch
   std::vector<FusedOp> pre = {}, post = {};
   std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none
   std::optional<PoolSpec> pool = {}; // with a bias as its only operand
   bool operator==(const ConvSpec &) const = default;
-  static constexpr std::string_view name = "conv2d_f32_direct";
+  static constexpr std::string_view name = "conv2d_f32";
 
   // Operands: the output; the pool's bias, if it has one; of every convolution, from the last of
   // the chain to the first, what StageOperand lists; the chain's input. An element of the output
@@ -152,6 +156,21 @@ struct ConvSpec {
     weight_panel,    // bytes per panel
     first_post_pitch // image, row, pixel, group per post operand
   };
+  // Behind those of a stage that goes by Winograd; its src steps are between tiles of the input,
+  // and `tiles`, `large_tiles` are of `tile_pixels` tiles of a full block. Scratch holds the
+  // transformed tiles as [point][tile][channel], and products as [point][tile][lane of a panel].
+  enum WinogradParam {
+    result_cols,
+    tile_rows, // of the whole result
+    tile_cols,
+    block_tile_rows,
+    transformed_at,
+    transformed_tile, // bytes from each to the next
+    transformed_point,
+    products_at,
+    products_point,
+    winograd_params
+  };
   // The pool reads `conv_rows` rows of one panel from scratch; then PoolSpec's parameters.
   enum PoolParam { pool_at, conv_rows, first_pool_param };
 
@@ -159,7 +178,8 @@ struct ConvSpec {
   size_t stage_operands() const {
     return first_vector + bias + operands_of(pre) + operands_of(post);
   }
-  size_t stage_params() const { return first_post_pitch + 4 * operands_of(post); }
+  size_t first_winograd_param() const { return first_post_pitch + 4 * operands_of(post); }
+  size_t stage_params() const { return first_winograd_param() + (winograd ? winograd_params : 0); }
 };
 
 // Matrix-vector products over row-major weights where they lie, one image at a time:
@@ -305,8 +325,9 @@ struct Kernel {
 struct Weight {
   enum class Packing : uint8_t { as_is, conv_panels, conv_bias } packing = Packing::as_is;
   ConstantRef constant;
-  int64_t groups = 1, panel = 1; // channels per panel
-  int64_t bytes = 0;             // packed
+  int64_t groups = 1, panel = 1;         // channels per panel
+  std::optional<Winograd> winograd = {}; // of conv_panels: points instead of taps
+  int64_t bytes = 0;                     // packed
   std::string name;
 };
 
@@ -335,6 +356,10 @@ struct PlanOptions {
   // blocks' edges that are computed twice.
   std::vector<bool> chained = {};
   bool smallest_blocks = false; // a row per task: the least scratch
+  bool strict = false;          // no algorithm that sums in another order: no Winograd
+  // What transformed weights may add, as a multiple of the weights of convolutions and dense
+  // layers.
+  double weight_budget = 1.5;
   // For tests: values in the arena get pitches and offsets of this seed instead of tight ones.
   uint64_t jitter = 0;
 };
@@ -346,9 +371,9 @@ struct MemoryLimit {
   int64_t bytes = 0, images = 1;
   int threads = 1;
 };
-// A plan that keeps the limit: what `options` ask for if that does, else with as few convolutions
-// chained as a greedy search finds, else with the smallest blocks as well. Errors: limit, where
-// none does; as make_plan.
+// A plan that keeps the limit: what `options` ask for if that does, else without transformed
+// weights, else with as few convolutions chained as a greedy search finds, else with the smallest
+// blocks as well. Errors: limit, where none does; as make_plan.
 Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
                               const PlanOptions &options = {});
 

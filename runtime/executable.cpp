@@ -5,7 +5,6 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <map>
-#include <sys/mman.h>
 
 namespace lathe {
 namespace {
@@ -22,17 +21,6 @@ public:
 private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
-
-using Memory = std::unique_ptr<std::byte, void (*)(std::byte *)>;
-
-// Page-aligned memory, in huge pages where the kernel has them.
-Memory allocate(size_t bytes) {
-  bytes = std::max<size_t>(bytes, 1);
-  size_t alignment = bytes >= (2u << 20) ? (2u << 20) : 64;
-  void *memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (memory && alignment > 64) madvise(memory, bytes, MADV_HUGEPAGE);
-  return {static_cast<std::byte *>(memory), [](std::byte *p) { std::free(p); }};
-}
 
 Result<void> check_memory(const Executable &executable, int64_t images, int threads) {
   const int64_t needed = executable.plan().memory_bytes(images, threads);

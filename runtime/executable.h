@@ -3,6 +3,7 @@
 
 #include "codegen/codegen.h"
 #include "passes/pipeline.h"
+#include "runtime/memory.h"
 #include "runtime/thread_pool.h"
 #include "runtime/weights.h"
 
@@ -93,8 +94,7 @@ private:
   int64_t images_ = 1;
   std::vector<Tensor> inputs_, outputs_;
   std::vector<bool> bound_inputs_; // to the caller's memory
-  std::unique_ptr<std::byte, void (*)(std::byte *)> arena_{nullptr, nullptr},
-      scratch_{nullptr, nullptr};
+  Memory arena_{nullptr, nullptr}, scratch_{nullptr, nullptr};
   int64_t scratch_per_thread_ = 0;
   std::vector<Call> calls_;
 };

@@ -3,6 +3,8 @@
 // either run was written, whatever was written there.
 #include "runtime/guarded.h"
 
+#include "runtime/views.h"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -289,26 +291,17 @@ private:
   }
 
   Result<Layout> layout_of(const View &view) const {
-    Shape dims = view.dims;
-    if (plan_.batched && view.space != Space::weights && !dims.empty()) dims[0] = images_;
     Layout layout =
-        is_packed(view) // a kernel reads all of it, in an order that is its own affair
+        is_packed(plan_, view)
             ? lay_out({1}, {1}, view.offset.at(images_), plan_.weights[size_t(view.index)].bytes)
-            : lay_out(dims, view.strides, view.offset.at(images_), int64_t(size_of(dtype(view))));
+            : lay_out(dims_for(plan_, view, images_), view.strides, view.offset.at(images_),
+                      int64_t(size_of(element_type(plan_, executable_.graph(), view))));
     if (layout.lowest < 0 || layout.lowest + layout.bytes > int64_t(memory_of(view).size()))
       return fail(ErrorCode::internal,
                   fmt::format("{}: bytes {} to {} of an operand leave its memory of {} bytes",
                               where(), layout.lowest, layout.lowest + layout.bytes,
                               memory_of(view).size()));
     return layout;
-  }
-  bool is_packed(const View &view) const {
-    return view.space == Space::weights &&
-           plan_.weights[size_t(view.index)].packing != Weight::Packing::as_is;
-  }
-  DType dtype(const View &view) const { // what fills a padding is a weight, but no value
-    return view.space == Space::weights ? plan_.weights[size_t(view.index)].constant->type.dtype
-                                        : executable_.graph().type(view.value).dtype;
   }
 
   std::span<const std::byte> memory_of(const View &view) const {

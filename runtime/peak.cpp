@@ -1,7 +1,11 @@
 #include "runtime/peak.h"
 
+#include "codegen/codegen.h"
+#include "runtime/memory.h"
+
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -42,6 +46,21 @@ float chains_128() {
   return sum[0][0];
 }
 
+// A load of any width fetches a whole line: vectors of 16 bytes read as fast as wider ones.
+void read_all(const std::byte *memory, size_t bytes) {
+  Vector4 sum[8] = {};
+  const auto *vectors = reinterpret_cast<const Vector4 *>(memory);
+  for (size_t i = 0; i + 8 <= bytes / sizeof(Vector4); i += 8)
+    for (size_t k = 0; k < 8; ++k) sum[k] += vectors[i + k];
+  for (size_t k = 1; k < 8; ++k) sum[0] += sum[k];
+  volatile float sink = sum[0][0];
+  (void)sink;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 } // namespace
 
 double measure_peak_gflops(const Target &target) {
@@ -55,8 +74,28 @@ double measure_peak_gflops(const Target &target) {
     auto start = std::chrono::steady_clock::now();
     volatile float sink = run();
     (void)sink;
-    std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    best = std::max(best, 2.0 * chains * rounds * target.lanes() / took.count() * 1e-9);
+    best = std::max(best, 2e-9 * chains * rounds * target.lanes() / seconds_since(start));
+  }
+  return best;
+}
+
+double measure_bandwidth_gbs(ThreadPool *pool) {
+  static constexpr int64_t block = 1 << 20;
+  const int64_t blocks = std::max<int64_t>(64 << 20, 4 * host_target().l3_bytes) / block;
+  const Memory memory = allocate(size_t(blocks * block));
+  if (!memory) return 0;
+  std::memset(memory.get(), 0, size_t(blocks * block)); // untouched pages are all the same one
+  auto read_blocks = [](void *from, int64_t begin, int64_t end, int) {
+    read_all(static_cast<const std::byte *>(from) + begin * block, size_t((end - begin) * block));
+  };
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    auto start = std::chrono::steady_clock::now();
+    if (pool)
+      pool->parallel_for(blocks, 1, read_blocks, memory.get());
+    else
+      read_blocks(memory.get(), 0, blocks, 0);
+    best = std::max(best, 1e-9 * double(blocks * block) / seconds_since(start));
   }
   return best;
 }

@@ -193,8 +193,9 @@ TEST_CASE("plans with chains of convolutions, and with odd pitches everywhere, a
     CAPTURE(seed);
     Graph graph = random_graph(70'000 + seed);
     REQUIRE(run_passes(graph));
-    const PlanOptions options{std::vector<bool>(graph.nodes.size(), seed % 3 > 0), seed % 2 == 0,
-                              seed % 3 < 2 ? seed + 1 : 0};
+    const PlanOptions options{.chained = std::vector<bool>(graph.nodes.size(), seed % 3 > 0),
+                              .smallest_blocks = seed % 2 == 0,
+                              .jitter = seed % 3 < 2 ? seed + 1 : 0};
     auto plan = make_plan(graph, known_targets()[seed % known_targets().size()], options);
     REQUIRE_MESSAGE(plan, to_string(plan.error()));
     for (int64_t images : {1, 2}) {

@@ -22,7 +22,7 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-// ---- the engine ----------------------------------------------------------------------------------
+// ---- the engine ---------------------------------------------------------------------------------
 
 struct Loaded {
   std::shared_ptr<const Executable> executable;
@@ -61,7 +61,7 @@ Json time(const Json &command, Request &request) {
   return {{"ms", milliseconds}};
 }
 
-// ---- the yardsticks ------------------------------------------------------------------------------
+// ---- the yardsticks -----------------------------------------------------------------------------
 
 // What the definition of every op says, in float64, image by image.
 Result<Json> reference(const Json &command) {
@@ -83,41 +83,15 @@ template <typename Measure> double on_threads(int threads, const Measure &measur
   return sum;
 }
 
-// GB/s of reading memory again and again, best of a few times.
-double read_bandwidth(const std::vector<uint64_t> &memory) {
-  using Vector = uint64_t __attribute__((vector_size(64)));
-  constexpr size_t step = 8 * sizeof(Vector) / sizeof(uint64_t); // enough loads under way
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    Vector sums[8] = {};
-    const auto start = std::chrono::steady_clock::now();
-    for (size_t at = 0; at + step <= memory.size(); at += step)
-      for (size_t k = 0; k < 8; ++k) {
-        Vector next;
-        std::memcpy(&next, &memory[at + k * 8], sizeof next);
-        sums[k] += next;
-      }
-    const double took = milliseconds_since(start);
-    for (size_t k = 1; k < 8; ++k) sums[0] += sums[k];
-    volatile uint64_t sink = sums[0][0];
-    (void)sink;
-    best = std::max(best, 1e-6 * double(memory.size() * sizeof(uint64_t)) / took);
-  }
-  return best;
-}
-
-// Peak of multiply-adds, and bandwidth of reading that many bytes in all, with all threads at work.
+// What the threads can do at best when all are at work.
 Json machine(const Json &command) {
   const int threads = command.at("threads");
-  const int64_t bytes = command.at("bytes");
+  ThreadPool pool(threads);
   return {{"gflops", on_threads(threads, [] { return measure_peak_gflops(host_target()); })},
-          {"gbytes", on_threads(threads, [&] {
-             std::vector<uint64_t> memory(size_t(bytes / threads) / sizeof(uint64_t) + 64, 1);
-             return read_bandwidth(memory);
-           })}};
+          {"gbytes", measure_bandwidth_gbs(&pool)}};
 }
 
-// ---- commands ------------------------------------------------------------------------------------
+// ---- commands -----------------------------------------------------------------------------------
 
 Result<Json> answer(const Json &command, Loaded &loaded) {
   const std::string verb = command.at("do");

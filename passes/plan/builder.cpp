@@ -5,6 +5,7 @@ namespace lathe {
 PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &o)
     : graph(g), options(o), uses(graph), batched(images_are_independent(graph)),
       schedule(make_schedule(graph, uses, options)),
+      algorithms(choose_algorithms(graph, schedule, target, options)),
       storage(graph, batched, schedule.last_reader, options.jitter) {
   plan.name = graph.name;
   plan.target = target;
@@ -17,15 +18,20 @@ Storage PlanBuilder::operand(ValueId id) {
   if (!storage.has(id)) storage.set(id, weight(id));
   return storage[id];
 }
-Storage PlanBuilder::weight(ValueId id, Weight::Packing packing, int64_t groups, int64_t panel) {
+Storage PlanBuilder::weight(ValueId id, Weight::Packing packing, int64_t groups, int64_t panel,
+                            std::optional<Winograd> winograd) {
   const Value &value = graph.values[id];
-  return add_weight({packing, value.constant, groups, panel, 0, value.name});
+  return add_weight({packing, value.constant, groups, panel, winograd, 0, value.name});
 }
 Storage PlanBuilder::add_weight(Weight weight) {
   const Shape &shape = weight.constant->type.shape;
   int64_t elements = element_count(shape);
   if (weight.packing != Weight::Packing::as_is) {
     int64_t rows = shape[0] / weight.groups, depth = elements / shape[0];
+    if (weight.winograd) {
+      const auto [kernel, points] = std::pair{weight.winograd->kernel, weight.winograd->points()};
+      depth = depth / (kernel.h * kernel.w) * (points.h * points.w);
+    }
     elements = weight.groups * ((rows + weight.panel - 1) / weight.panel * weight.panel) * depth;
   }
   weight.bytes = elements * int64_t(size_of(weight.constant->type.dtype));
@@ -38,7 +44,7 @@ Storage PlanBuilder::add_weight(Weight weight) {
 }
 
 Storage PlanBuilder::filler(float value) {
-  return add_weight({Weight::Packing::as_is, splat_constant(value, {1}), 1, 1, 0, "padding"});
+  return add_weight({Weight::Packing::as_is, splat_constant(value, {1}), 1, 1, {}, 0, "padding"});
 }
 
 Storage PlanBuilder::result(ValueId id, const std::vector<Storage> &may_replace) {
@@ -91,8 +97,9 @@ Result<Storage> PlanBuilder::with_row_major(ValueId id, const Node &node) {
 
 // Run-time ones are copied: [group][panel][kh][kw][channel][lane], zeros behind the last channel.
 Result<Storage> PlanBuilder::in_panels(ValueId id, Weight::Packing packing, int64_t groups,
-                                       int64_t panel, const Node &node) {
-  if (graph.constant(id)) return weight(id, packing, groups, panel);
+                                       int64_t panel, std::optional<Winograd> winograd,
+                                       const Node &node) {
+  if (graph.constant(id)) return weight(id, packing, groups, panel, winograd);
   Storage from = operand(id);
   from.dims.resize(4, 1);
   from.strides.resize(4, 0);

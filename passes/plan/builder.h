@@ -15,6 +15,7 @@ public:
   const Uses uses;
   const bool batched;
   const Schedule schedule;
+  const Algorithms algorithms;
   StorageMap storage;
   Plan plan;
   int current = 0; // the node that is being lowered
@@ -23,7 +24,7 @@ public:
 
   Storage operand(ValueId id);
   Storage weight(ValueId id, Weight::Packing packing = Weight::Packing::as_is, int64_t groups = 1,
-                 int64_t panel = 1);
+                 int64_t panel = 1, std::optional<Winograd> winograd = {});
   Storage add_weight(Weight weight);
   Storage filler(float value); // one element, to be repeated
   // The storage of a result: placed already, in place of a dying operand, or new.
@@ -41,7 +42,7 @@ public:
   // Weights (M,C,kh,kw) or biases (M) in the panels that ConvSpec describes; those that are
   // computed at run time are copied there.
   Result<Storage> in_panels(ValueId id, Weight::Packing packing, int64_t groups, int64_t panel,
-                            const Node &node);
+                            std::optional<Winograd> winograd, const Node &node);
 
   // --- Kernels
 

@@ -7,18 +7,6 @@
 namespace lathe {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// An output row as register tiles, nearly equal in size: of `pixels`, and the rest of one less.
-struct RowTiles {
-  int64_t pixels, count, large;
-  double efficiency; // of the widest tile's throughput
-};
-RowTiles split_row(int64_t width, int64_t most_pixels) {
-  int64_t count = ceil_div(width, most_pixels), pixels = ceil_div(width, count);
-  return {pixels, count, width - count * (pixels - 1), double(width) / double(count * most_pixels)};
-}
-
 // Rows that may be joined into one, because memory runs on from each to the next.
 bool rows_join(const Storage &s) {
   return s.dims[2] == 1 || s.strides[2] == s.dims[3] * s.strides[3];
@@ -93,6 +81,9 @@ private:
     RowTiles tiles;
     int64_t scratch_cols, pixel, row; // the source of the product: elements between pixels, rows
     bool scratch;
+    // By Winograd: tiles of the result, those of a block, elements between tiles and points.
+    int64_t tile_rows, tile_cols, block_tile_rows, transformed_tile, transformed_point,
+        products_point;
   };
 
   bool innermost(size_t i) const { return i + 1 == r_.stages.size(); }
@@ -141,12 +132,13 @@ private:
     p.spec.tile_vectors = tile.vectors;
     p.spec.masked = p.channels % p.panel != 0;
     p.spec.bias = op.bias;
+    p.spec.winograd = s.winograd;
     p.spec.pre = op.pre;
     p.spec.post = op.post;
-    p.spec.prologue = !innermost(i)                         ? Prologue::convolve
-                      : !channels_contiguous(r_.input)      ? Prologue::gather
-                      : op.pad != Pads{} || !op.pre.empty() ? Prologue::copy
-                                                            : Prologue::none;
+    p.spec.prologue = !innermost(i)                                       ? Prologue::convolve
+                      : !channels_contiguous(r_.input)                    ? Prologue::gather
+                      : op.pad != Pads{} || !op.pre.empty() || s.winograd ? Prologue::copy
+                                                                          : Prologue::none;
     // The source of the product: scratch rows without gaps, or the input itself.
     p.scratch = p.spec.prologue != Prologue::none;
     p.scratch_cols = (s.y[3] - 1) * op.stride.w + reach(op.kernel.w, op.dilation.w);
@@ -155,6 +147,25 @@ private:
     p.pixel = p.scratch ? p.depth : r_.input.strides[3];
     p.row = p.scratch ? p.scratch_cols * p.depth : r_.input.strides[2];
     return p;
+  }
+
+  // Tiles of a stage that goes by Winograd, for blocks that need so many rows of its result.
+  void set_tiles(Part &p, int64_t wanted_rows, bool aligned) const {
+    const auto &[outputs, kernel] = *p.spec.winograd;
+    p.tile_rows = ceil_div(p.y[2], outputs.h);
+    p.tile_cols = ceil_div(p.y[3], outputs.w);
+    p.block_tile_rows = std::min(p.tile_rows, aligned ? ceil_div(wanted_rows, outputs.h)
+                                                      : (wanted_rows - 2) / outputs.h + 2);
+    const int64_t tiles = p.block_tile_rows * p.tile_cols;
+    p.tiles = split_row(tiles, conv_tile(target_, p.channels).pixels);
+    p.spec.tile_pixels = p.tiles.pixels;
+    p.spec.smaller_tile = p.tiles.large < p.tiles.count;
+    const int64_t line = 64 / 4; // pitches are whole cache lines, an odd number of them
+    p.transformed_tile = ceil_div(p.depth, line) * line | line;
+    p.transformed_point = tiles * p.transformed_tile | line;
+    p.products_point = tiles * p.panel + line;
+    p.scratch_cols = p.tile_cols * outputs.w + kernel.w - 1;
+    p.row = p.scratch_cols * p.depth;
   }
   ConvSpec spec_of(size_t i) const {
     ConvSpec spec = stages_[i].spec;
@@ -171,11 +182,25 @@ private:
   }
   int64_t source_rows(size_t i, int64_t wanted) const {
     const Conv &op = *r_.stages[i].op;
+    if (const auto &w = stages_[i].spec.winograd)
+      return stages_[i].block_tile_rows * w->outputs.h + op.kernel.h - 1;
     return (wanted - 1) * op.stride.h + reach(op.kernel.h, op.dilation.h);
   }
   int64_t scratch_bytes(size_t i, int64_t source_rows) const {
     const Part &p = stages_[i];
-    return p.scratch ? source_rows * p.row * 4 : 0;
+    const int64_t rows = p.scratch ? source_rows * p.row * 4 : 0;
+    return p.spec.winograd ? products_at(i, source_rows) + points(p) * p.products_point * 4 : rows;
+  }
+  // Where they lie behind the rows.
+  int64_t transformed_at(size_t i, int64_t source_rows) const {
+    return ceil_div(source_rows * stages_[i].row * 4, 64) * 64;
+  }
+  int64_t products_at(size_t i, int64_t source_rows) const {
+    const Part &p = stages_[i];
+    return transformed_at(i, source_rows) + points(p) * p.transformed_point * 4;
+  }
+  static int64_t points(const Part &p) {
+    return p.spec.winograd->points().h * p.spec.winograd->points().w;
   }
   int64_t pool_bytes(int64_t block) const {
     return r_.pool ? conv_rows(block) * stages_[0].y[3] * stages_[0].panel * 4 : 0;
@@ -196,6 +221,7 @@ private:
   // stream over them; so does what a pool reads. A pool whose windows overlap computes some rows
   // twice: it gets more of the cache.
   void choose_block() {
+    if (stages_[0].spec.winograd) return choose_tiles();
     if (r_.smallest_block) return;
     const int64_t budget = target_.l2_bytes / (r_.pool ? 2 : 4);
     int64_t low = 1, high = std::max<int64_t>(1, rows()); // the most rows that fit
@@ -214,6 +240,20 @@ private:
     block_rows_ = ceil_div(rows(), blocks);
   }
 
+  // Whole tiles of rows; where a pool reads them, as many of its rows as they are for, at least.
+  void choose_tiles() {
+    Part &p = stages_[0];
+    const Winograd &w = *p.spec.winograd;
+    const ConvShape shape = conv_shape(*r_.stages[0].op, p.x, p.y);
+    const int64_t tiles = r_.smallest_block ? 1 : winograd_block(shape, w, target_);
+    const int64_t stride = r_.pool ? r_.pool->stride.h : 1;
+    block_rows_ =
+        std::clamp<int64_t>(tiles * w.outputs.h / stride, 1, std::max<int64_t>(1, rows()));
+    const bool aligned = block_rows_ >= rows() || (block_rows_ * stride % w.outputs.h == 0 &&
+                                                   (!r_.pool || r_.pool->pad.top == 0));
+    set_tiles(p, conv_rows(block_rows_), aligned);
+  }
+
   // --- Parameters, in the order of ConvSpec's lists
 
   void add(std::initializer_list<int64_t> values) {
@@ -226,25 +266,34 @@ private:
   void add_stage(size_t i, int64_t scratch_at, int64_t source_rows) {
     const Part &p = stages_[i];
     const Conv &op = *r_.stages[i].op;
-    const bool columns_run_on = op.dilation.w == 1 && p.pixel == p.depth; // taps of a row: one run
+    // Taps of a row: one run.
+    const bool columns_run_on = op.dilation.w == 1 && p.pixel == p.depth && !p.spec.winograd;
+    const Size2 taps = p.spec.winograd ? Size2{} : op.kernel;
     const int64_t pad_left = std::min(op.pad.left, p.scratch_cols);
+    const Size2 step = p.spec.winograd ? p.spec.winograd->outputs : op.stride;
     add({p.y[2], p.tiles.count, p.tiles.large, p.panels, p.channels});
-    bytes({p.row * op.stride.h, p.pixel * op.stride.w});
-    add({op.kernel.h});
+    bytes({p.row * step.h, p.pixel * step.w});
+    add({taps.h});
     bytes({p.row * op.dilation.h});
-    add({columns_run_on ? 1 : op.kernel.w});
+    add({columns_run_on ? 1 : taps.w});
     bytes({p.pixel * op.dilation.w});
-    add({columns_run_on ? op.kernel.w * p.depth : p.depth, op.stride.h, op.pad.top, pad_left,
-         p.x[2], std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.depth, scratch_at,
+    add({columns_run_on ? taps.w * p.depth : p.depth, op.stride.h, op.pad.top, pad_left, p.x[2],
+         std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.depth, scratch_at,
          source_rows, p.scratch_cols});
     const Storage &in = r_.input;
     if (innermost(i))
       bytes({in.strides[0], in.strides[2], in.strides[3], in.strides[1], in.strides[1] * p.depth});
     else
       bytes({0, 0, 0, 0, 0});
-    bytes({p.panel * p.depth * op.kernel.h * op.kernel.w});
+    bytes({p.panel * p.depth * (p.spec.winograd ? points(p) : op.kernel.h * op.kernel.w)});
     for (const Storage &s : r_.stages[i].post)
       bytes({s.strides[0], s.strides[2], s.strides[3], p.channels});
+    if (!p.spec.winograd) return;
+    add({p.y[3], p.tile_rows, p.tile_cols, p.block_tile_rows,
+         scratch_at + transformed_at(i, source_rows)});
+    bytes({p.transformed_tile, p.transformed_point});
+    add({scratch_at + products_at(i, source_rows)});
+    bytes({p.products_point});
   }
 
   // Returns the scratch bytes with the pool's.
@@ -291,6 +340,16 @@ ConvTile conv_tile(const Target &target, int64_t channels) {
   for (const Candidate &c : menu) // another width only if it saves 5 % of the work
     if (double(padded(c)) < 0.95 * double(padded(best))) best = c;
   return {best.pixels, best.vectors};
+}
+
+RowTiles split_row(int64_t width, int64_t most_pixels) {
+  int64_t count = ceil_div(width, most_pixels), pixels = ceil_div(width, count);
+  return {pixels, count, width - count * (pixels - 1), double(width) / double(count * most_pixels)};
+}
+
+ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y) {
+  const bool joins = op.kernel == Size2{} && op.stride == Size2{} && op.pad == Pads{};
+  return {op.groups, x[1] / op.groups, y[1] / op.groups, {y[2], y[3]}, op.kernel, joins};
 }
 
 Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched) {

@@ -86,7 +86,10 @@ struct Search {
 Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
                               const PlanOptions &options) {
   Search search{graph, target, limit};
+  LATHE_TRY(Plan first, make_plan(graph, target, options));
+  if (search.fits(first)) return first;
   PlanOptions attempt = options;
+  attempt.weight_budget = 0;
   for (bool last = false; !last; attempt.smallest_blocks = true) {
     last = attempt.smallest_blocks;
     LATHE_TRY(std::optional<Plan> plan, search.with_chains(attempt));

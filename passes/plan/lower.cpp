@@ -123,15 +123,16 @@ struct Lowering {
       const int64_t panel =
           conv_tile(b.plan.target, y[1] / op.groups).vectors * b.plan.target.lanes();
       Operands operands;
+      const auto &winograd = b.algorithms[size_t(layer - b.graph.nodes.data())];
       LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels,
-                                             op.groups, panel, node));
+                                             op.groups, panel, winograd, node));
       operands.add(weights, layer->inputs[1]);
       if (op.bias) {
         LATHE_TRY(Storage bias, b.in_panels(layer->inputs[2], Weight::Packing::conv_bias, op.groups,
-                                            panel, node));
+                                            panel, {}, node));
         operands.add(bias, layer->inputs[2]);
       }
-      ConvStage stage{&op, b.graph.shape(layer->inputs[0]), y, {}};
+      ConvStage stage{&op, winograd, b.graph.shape(layer->inputs[0]), y, {}};
       LATHE_TRY(stage.post, fused_operands(operands, *layer, op));
       request.stages.push_back(std::move(stage));
       stages.push_back(std::move(operands));

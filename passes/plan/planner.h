@@ -21,6 +21,7 @@ struct Schedule {
   std::vector<int> previous;    // per node: the operand's maker that runs in the same kernel, or -1
   std::vector<bool> absorbed;   // per node: runs in the kernel of its only reader
   std::vector<int> last_reader; // per value, through its views too; INT_MAX: an output; -1: nobody
+  int reader(size_t n) const;   // that absorbed node `n`, or -1
 };
 // Whether node `n` is a convolution that can run block by block with the one that feeds it.
 bool may_chain(const Graph &graph, const Uses &uses, size_t n);
@@ -106,10 +107,44 @@ Result<Kernel> map_kernel(const MapRequest &request, bool batched);
 Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &indices,
                              const Storage &out, bool batched);
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct ConvTile { // of registers
+  int64_t pixels, vectors;
+};
+ConvTile conv_tile(const Target &target, int64_t channels);
+// An output row as register tiles, nearly equal in size: of `pixels`, and the rest of one less.
+struct RowTiles {
+  int64_t pixels, count, large;
+  double efficiency; // of the widest tile's throughput
+};
+RowTiles split_row(int64_t width, int64_t most_pixels);
+
+// --- Algorithms of convolutions
+
+// What a convolution's cost depends on, per image.
+struct ConvShape {
+  int64_t groups, depth, channels; // in and out of a group
+  Size2 y, kernel;
+  bool pixels_join; // all output pixels may be one row
+};
+ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y);
+// Time, in vector FMAs at full rate.
+double direct_cost(const ConvShape &shape, const Target &target);
+double winograd_cost(const ConvShape &shape, const Winograd &winograd, int64_t block_tile_rows,
+                     const Target &target);
+// Rows of tiles that a task should take.
+int64_t winograd_block(const ConvShape &shape, const Winograd &winograd, const Target &target);
+
+using Algorithms = std::vector<std::optional<Winograd>>; // per node; none: direct
+Algorithms choose_algorithms(const Graph &graph, const Schedule &schedule, const Target &target,
+                             const PlanOptions &options);
+
 // A convolution with everything about its surroundings known; or a chain of them, the last one
 // first, in which each reads only what the next one makes.
 struct ConvStage {
   const Conv *op = nullptr;
+  std::optional<Winograd> winograd = {};
   Shape x, y; // of its input and its result
   std::vector<Storage> post;
 };
@@ -120,10 +155,6 @@ struct ConvRequest {
   Storage output;
   bool smallest_block = false; // a row of the output per task
 };
-struct ConvTile {
-  int64_t pixels, vectors;
-};
-ConvTile conv_tile(const Target &target, int64_t channels);
 // Errors: limit, for windows so large that no scratch holds one row of them.
 Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched);
 

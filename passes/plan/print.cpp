@@ -36,6 +36,16 @@ std::string describe(const std::vector<FusedOp> &post) {
   return text;
 }
 
+// "direct", "winograd4_3x3", "winograd1x2_1x7"
+std::string algorithm(const ConvSpec &spec) {
+  if (!spec.winograd) return "direct";
+  const auto &[outputs, kernel] = *spec.winograd;
+  return fmt::format("winograd{}_{}x{}",
+                     outputs.h == outputs.w ? fmt::format("{}", outputs.h)
+                                            : fmt::format("{}x{}", outputs.h, outputs.w),
+                     kernel.h, kernel.w);
+}
+
 struct Describe {
   const Target &target;
   // The part before the target, and what follows it.
@@ -43,13 +53,14 @@ struct Describe {
 
   Parts operator()(const ConvSpec &s) const {
     static constexpr std::string_view prologues[] = {"", "_copy", "_gather", "_chain"};
-    Parts parts{fmt::format("{}{}{}{}{}{}", ConvSpec::name, prologues[size_t(s.prologue)],
-                            s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
-                            describe(s.post), s.masked ? "_masked" : ""),
-                fmt::format("_{}x{}{}", s.tile_pixels, s.tile_vectors * target.lanes(),
-                            s.smaller_tile ? fmt::format("_{}x{}", s.tile_pixels - 1,
-                                                         s.tile_vectors * target.lanes())
-                                           : "")};
+    Parts parts{
+        fmt::format("{}_{}{}{}{}{}{}", ConvSpec::name, algorithm(s), prologues[size_t(s.prologue)],
+                    s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
+                    describe(s.post), s.masked ? "_masked" : ""),
+        fmt::format("_{}x{}{}", s.tile_pixels, s.tile_vectors * target.lanes(),
+                    s.smaller_tile
+                        ? fmt::format("_{}x{}", s.tile_pixels - 1, s.tile_vectors * target.lanes())
+                        : "")};
     if (s.pool) parts.first += "_" + (*this)(*s.pool).first;
     for (const ConvSpec &source : s.source) {
       const Parts inner = (*this)(source);

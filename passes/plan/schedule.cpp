@@ -98,6 +98,11 @@ bool is_view(const Op &op) {
          std::holds_alternative<Dropout>(op);
 }
 
+int Schedule::reader(size_t n) const {
+  if (!absorbed[n]) return -1;
+  return int(std::ranges::find(previous, int(n)) - previous.begin());
+}
+
 bool may_chain(const Graph &graph, const Uses &uses, size_t n) {
   auto *conv = std::get_if<Conv>(&graph.nodes[n].op);
   if (!conv || !conv->pre.empty() || conv->groups != 1) return false;

@@ -204,6 +204,8 @@ TEST_CASE("inspect, dump, verify and bench print what they promise") {
                           "iterations",
                           "gflops",
                           "percent_of_peak",
+                          "peak_gflops",
+                          "bandwidth_gb_per_s",
                           "compile_ms",
                           "first_run_ms",
                           "cache_hit",
@@ -215,6 +217,73 @@ TEST_CASE("inspect, dump, verify and bench print what they promise") {
                           "isa",
                           "version"})
     CHECK(rows[0].contains(key));
+}
+
+TEST_CASE("profile: a table, JSON, a page and a trace of the same kernels") {
+  Folder folder;
+  const std::string json = folder.path("p.json"), html = folder.path("p.html"),
+                    trace = folder.path("p.trace");
+  expect(fmt::format("profile lenet5 --batch 2 --threads 2 --duration 0.02 --json {} --html {} "
+                     "--trace {}",
+                     json, html, trace),
+         0, {"batch 2, 2 threads", "conv1 +", "direct 5x5", "dense rows", "x roof", "sum of all"});
+  auto parse = [](const std::string &path) {
+    return nlohmann::json::parse(read_text_file(path, 1 << 20).value_or(""));
+  };
+  auto profile = parse(json);
+  for (const char *key : {"model", "batch", "threads", "isa", "cpu", "version", "runs",
+                          "peak_gflops", "bandwidth_gb_per_s", "total_ms", "roofline_ms"})
+    CHECK(profile.contains(key));
+  double share = 0;
+  for (const auto &kernel : profile["kernels"]) {
+    for (const char *key :
+         {"name", "layers", "algorithm", "shape", "median_ms", "share", "flops", "gflops",
+          "percent_of_peak", "bytes", "gb_per_s", "roofline_ms", "times_roofline"})
+      CHECK(kernel.contains(key));
+    share += kernel["share"].get<double>();
+  }
+  CHECK(share == doctest::Approx(1));
+
+  // Two pictures of 32x32; six channels of 14x14 are left behind the pool.
+  const auto &first = profile["kernels"].front();
+  CHECK(first["layers"].front() == "conv1");
+  CHECK(first["algorithm"] == "direct 5x5 + average pool");
+  CHECK(first["shape"] == "1x32x32 to 6x14x14");
+  CHECK(first["flops"] == 2 * 2 * 28 * 28 * 6 * 25);
+  CHECK(first["input_bytes"] == 2 * 32 * 32 * 4);
+  CHECK(first["output_bytes"] == 2 * 6 * 14 * 14 * 4);
+  for (const auto &kernel : profile["kernels"]) {
+    if (kernel["layers"].front() != "fc3") continue;
+    CHECK(kernel["shape"] == "84 to 10");
+    CHECK(kernel["input_bytes"] == 2 * 84 * 4);
+    CHECK(kernel["weight_bytes"] == (84 * 10 + 10) * 4);
+    CHECK(kernel["output_bytes"] == 2 * 10 * 4);
+  }
+
+  size_t spans = 0;
+  double end = 0; // of the kernel before
+  const auto events = parse(trace);
+  for (const auto &event : events["traceEvents"]) {
+    if (event["ph"] != "X") continue;
+    ++spans;
+    CHECK(event["ts"].get<double>() == doctest::Approx(end));
+    end += event["dur"].get<double>();
+    for (const char *key : {"name", "pid", "tid", "args"}) CHECK(event.contains(key));
+  }
+  CHECK(spans == profile["kernels"].size());
+
+  const std::string page = read_text_file(html, 1 << 20).value_or("");
+  CHECK(page.starts_with("<!doctype html>"));
+  CHECK(page.contains("<svg"));
+  CHECK(page.ends_with("</html>\n"));
+  for (const char *elsewhere : {"http:", "https:", "src=", "href="})
+    CHECK(!page.contains(elsewhere));
+
+  // The longest two, and the sum of all.
+  const std::string two = lathe_command("profile lenet5 --duration 0.01 --top 2").out;
+  CHECK(two.contains("direct 5x5"));
+  CHECK(std::ranges::count(two, '%') == 3);
+  expect("profile lenet5 --duration 0.01 --json /nowhere/p.json", 5, {"/nowhere/p.json"});
 }
 
 TEST_CASE("a write that fails is an error, and loses nothing that was there") {

@@ -1,0 +1,151 @@
+// lathe_bench_kernels [MODEL...]: every distinct convolution, pool and dense kernel of the models
+// (of all bundled networks), alone on one thread, with cold and with warm weights, beside the peak
+// and the bandwidth measured in the same run.
+#include "frontend/bundled.h"
+#include "runtime/executable.h"
+#include "runtime/kernel_bench.h"
+#include "runtime/kernel_facts.h"
+#include "runtime/median.h"
+#include "runtime/peak.h"
+
+#include <benchmark/benchmark.h>
+#include <fmt/format.h>
+#include <malloc.h>
+
+using namespace lathe;
+using Caches = KernelBench::Caches;
+
+namespace {
+
+struct Network {
+  Graph graph; // without weights
+  Plan plan;
+};
+
+// A kernel where it was first met, and who else has one like it.
+struct Entry {
+  std::shared_ptr<const Network> network;
+  size_t kernel;
+  KernelFacts facts;
+  std::string name;
+  std::map<std::string, int> users; // how many in each network
+};
+
+Result<std::shared_ptr<const Network>> plan_model(const std::string &name) {
+  auto network = std::make_shared<Network>();
+  LATHE_TRY(network->graph, load_model(name));
+  LATHE_CHECK(run_passes(network->graph));
+  LATHE_TRY(network->plan, make_plan(network->graph, host_target()));
+  return network;
+}
+
+// Code and all parameters.
+std::string identity(const Kernel &kernel, const Target &target) {
+  std::string text = kernel_name(kernel.spec, target);
+  for (const Affine &p : kernel.params) text += fmt::format(" {}+{}", p.per_image, p.fixed);
+  return text;
+}
+
+bool is_measured(const KernelSpec &spec) {
+  return std::holds_alternative<ConvSpec>(spec) || std::holds_alternative<PoolSpec>(spec) ||
+         std::holds_alternative<DenseSpec>(spec);
+}
+
+// "vgg16/conv3_2/direct_3x3_256x56x56_to_256x56x56"
+std::string name_of(const std::string &network, const Kernel &kernel, const KernelFacts &facts) {
+  std::string name =
+      fmt::format("{}/{}/{} {}", network, kernel.sources.empty() ? "output" : kernel.sources[0],
+                  facts.algorithm, facts.shape);
+  std::ranges::replace(name, ' ', '_');
+  return name;
+}
+
+Result<std::vector<Entry>> distinct_kernels(const std::vector<std::string> &models) {
+  std::vector<Entry> entries;
+  std::map<std::string, size_t> known;
+  for (const std::string &name : models) {
+    LATHE_TRY(auto network, plan_model(name));
+    const Plan &plan = network->plan;
+    for (size_t k = 0; k < plan.kernels.size(); ++k) {
+      const Kernel &kernel = plan.kernels[k];
+      if (!is_measured(kernel.spec)) continue;
+      auto [at, fresh] = known.emplace(identity(kernel, plan.target), entries.size());
+      if (fresh) {
+        KernelFacts facts = kernel_facts(plan, network->graph, k);
+        std::string full = name_of(name, kernel, facts);
+        entries.push_back({network, k, std::move(facts), std::move(full), {}});
+      }
+      ++entries[at->second].users[name];
+    }
+  }
+  return entries;
+}
+
+// "alexnet, resnet18 (4)"
+std::string users_of(const Entry &entry) {
+  std::string text;
+  for (const auto &[network, count] : entry.users)
+    text += fmt::format("{}{}{}", text.empty() ? "" : ", ", network,
+                        count > 1 ? fmt::format(" ({})", count) : "");
+  return text;
+}
+
+void measure(benchmark::State &state, const Entry &entry, Caches caches, double peak_gflops) {
+  // The framework calls several times until it knows how many runs it wants.
+  static std::optional<KernelBench> bench;
+  static std::pair<const Entry *, Caches> current;
+  if (!bench || current != std::pair(&entry, caches)) {
+    bench.reset();
+    auto made =
+        KernelBench::create(entry.network->plan, entry.network->graph, entry.kernel, caches);
+    if (!made) return state.SkipWithError(to_string(made.error()).c_str());
+    bench = std::move(*made);
+    current = {&entry, caches};
+  }
+  std::vector<double> samples;
+  for (auto _ : state) samples.push_back(bench->run());
+  // The framework shows the mean; the counters take what a shared machine disturbs less.
+  const double gflops = 1e-9 * entry.facts.flops / median(samples);
+  if (gflops > 0) {
+    state.counters["GFLOP/s"] = gflops;
+    state.counters["%peak"] = 100 * gflops / peak_gflops;
+  }
+  state.counters["GB/s"] = 1e-9 * double(entry.facts.bytes()) / median(samples);
+  state.SetLabel(users_of(entry));
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  std::vector<char *> arguments(argv, argv + argc); // of our defaults, the caller's flags are later
+  for (const char *flag : {"--benchmark_counters_tabular=true", "--benchmark_min_time=0.05"})
+    arguments.insert(arguments.begin() + 1, const_cast<char *>(flag));
+  argc = int(arguments.size());
+  benchmark::Initialize(&argc, arguments.data());
+  std::vector<std::string> models(arguments.begin() + 1, arguments.begin() + argc);
+  for (const std::string &model : models)
+    if (model.starts_with("-") && benchmark::ReportUnrecognizedArguments(argc, arguments.data()))
+      return int(ErrorCode::usage);
+  if (models.empty()) models = bundled_models();
+  // Memory that was returned and is taken again would cost more than what is measured in it.
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+
+  const auto entries = distinct_kernels(models);
+  if (!entries) {
+    fmt::print(stderr, "{}\n", to_string(entries.error()));
+    return int(entries.error().code);
+  }
+  const double peak = measure_peak_gflops(host_target());
+  benchmark::AddCustomContext("isa", host_target().name);
+  benchmark::AddCustomContext("peak", fmt::format("{:.1f} GFLOP/s", peak));
+  benchmark::AddCustomContext("bandwidth", fmt::format("{:.1f} GB/s", measure_bandwidth_gbs()));
+  for (const Entry &entry : *entries)
+    for (auto [caches, suffix] : {std::pair(Caches::cold, "/cold"), {Caches::warm, "/warm"}})
+      benchmark::RegisterBenchmark((entry.name + suffix).c_str(), [&entry, caches,
+                                                                   peak](benchmark::State &s) {
+        measure(s, entry, caches, peak);
+      })->Unit(benchmark::kMicrosecond);
+  benchmark::RunSpecifiedBenchmarks();
+  fmt::print(stderr, "peak at the end: {:.1f} GFLOP/s\n", measure_peak_gflops(host_target()));
+}

@@ -1,0 +1,11 @@
+// Text inside SVG and HTML.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace lathe::cli {
+
+std::string escaped(std::string_view text);
+
+} // namespace lathe::cli

@@ -1,0 +1,226 @@
+// The transforms of Winograd's minimal filtering, over vectors of channels: what stands before and
+// behind the matrix products.
+#include "codegen/emitter.h"
+
+#include <cmath>
+
+namespace lathe {
+namespace {
+
+bool near(double a, double b) { return std::abs(a - b) <= 1e-12 * (1 + std::abs(a)); }
+
+// Terms of a sum: coefficient times vector.
+struct Term {
+  double factor;
+  IrValue value;
+};
+
+// sum of the terms, or null without any. The last one's factor is taken out; `scale` returns it.
+IrValue sum_of(Emitter &e, const std::vector<Term> &terms, double &scale) {
+  if (terms.empty()) return nullptr;
+  scale = terms.back().factor;
+  IrValue sum = terms.back().value;
+  for (size_t i = terms.size() - 1; i-- > 0;) {
+    const double factor = terms[i].factor / scale;
+    llvm::Type *type = sum->getType();
+    if (near(factor, 1))
+      sum = e.ir.CreateFAdd(sum, terms[i].value);
+    else if (near(factor, -1))
+      sum = e.ir.CreateFSub(sum, terms[i].value);
+    else
+      sum = e.fma(e.splat(type, factor), terms[i].value, sum);
+  }
+  return sum;
+}
+IrValue scaled(Emitter &e, IrValue value, double scale) {
+  return near(scale, 1) ? value : e.ir.CreateFMul(e.splat(value->getType(), scale), value);
+}
+// a + scale * b; either may be null.
+IrValue add_scaled(Emitter &e, IrValue a, double scale, IrValue b) {
+  if (!b) return a;
+  if (!a) return scaled(e, b, scale);
+  if (near(scale, 1)) return e.ir.CreateFAdd(a, b);
+  if (near(scale, -1)) return e.ir.CreateFSub(a, b);
+  return e.fma(e.splat(b->getType(), scale), b, a);
+}
+
+// Points come as p and -p, so that their rows or columns of a matrix agree but for signs. Where two
+// columns do, the sum and the difference of their vectors take their places.
+void pair_columns(Emitter &e, Matrix &m, IrValues &x) {
+  for (int64_t a = 0; a < m.cols; ++a)
+    for (int64_t b = a + 1; b < m.cols; ++b) {
+      bool agree = true, somewhere_same = false, somewhere_opposite = false;
+      for (int64_t i = 0; i < m.rows; ++i) {
+        const double p = m.at(i, a), q = m.at(i, b);
+        agree &= near(std::abs(p), std::abs(q));
+        somewhere_same |= p != 0 && near(p, q);
+        somewhere_opposite |= p != 0 && near(p, -q);
+      }
+      if (!agree || !somewhere_same || !somewhere_opposite) continue;
+      IrValue sum = e.ir.CreateFAdd(x[size_t(a)], x[size_t(b)]);
+      IrValue difference = e.ir.CreateFSub(x[size_t(a)], x[size_t(b)]);
+      x[size_t(a)] = sum;
+      x[size_t(b)] = difference;
+      for (int64_t i = 0; i < m.rows; ++i)
+        if (near(m.at(i, a), m.at(i, b)))
+          m.at(i, b) = 0;
+        else
+          m.at(i, b) = std::exchange(m.at(i, a), 0);
+    }
+}
+
+// matrix * x.
+IrValues transform(Emitter &e, Matrix m, IrValues x) {
+  pair_columns(e, m, x);
+  IrValues y(static_cast<size_t>(m.rows));
+  for (int64_t i = 0; i < m.rows; ++i) {
+    if (y[size_t(i)]) continue;
+    // Another row with the same coefficients, some of opposite sign: they share both parts.
+    int64_t pair = -1;
+    for (int64_t k = i + 1; k < m.rows && pair < 0; ++k) {
+      bool agree = true, opposite = false;
+      for (int64_t j = 0; j < m.cols; ++j) {
+        agree &= near(std::abs(m.at(i, j)), std::abs(m.at(k, j)));
+        opposite |= m.at(i, j) != 0 && near(m.at(i, j), -m.at(k, j));
+      }
+      if (agree && opposite) pair = k;
+    }
+    std::vector<Term> same, opposite;
+    for (int64_t j = 0; j < m.cols; ++j) {
+      if (m.at(i, j) == 0) continue;
+      const bool shared = pair < 0 || near(m.at(i, j), m.at(pair, j));
+      (shared ? same : opposite).push_back({m.at(i, j), x[size_t(j)]});
+    }
+    double same_scale = 1, opposite_scale = 1;
+    IrValue even = sum_of(e, same, same_scale), odd = sum_of(e, opposite, opposite_scale);
+    if (even) even = scaled(e, even, same_scale);
+    y[size_t(i)] = add_scaled(e, even, opposite_scale, odd);
+    if (pair >= 0) y[size_t(pair)] = add_scaled(e, even, -opposite_scale, odd);
+  }
+  return y;
+}
+
+// columns * x * rows^T, for x as rows of vectors: down the columns first.
+std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Matrix &rows,
+                                     const std::function<IrValue(int64_t, int64_t)> &x) {
+  std::vector<IrValues> half(static_cast<size_t>(columns.rows));
+  for (int64_t j = 0; j < rows.cols; ++j) {
+    IrValues column;
+    for (int64_t i = 0; i < columns.cols; ++i) column.push_back(x(i, j));
+    column = transform(e, columns, std::move(column));
+    for (size_t i = 0; i < column.size(); ++i) half[i].push_back(column[i]);
+  }
+  std::vector<IrValues> whole;
+  for (IrValues &row : half) whole.push_back(transform(e, rows, std::move(row)));
+  return whole;
+}
+
+llvm::Function *internal_function(llvm::Module &module, const std::string &name, size_t pointers,
+                                  size_t integers) {
+  llvm::LLVMContext &context = module.getContext();
+  std::vector<llvm::Type *> types(pointers, llvm::PointerType::get(context, 0));
+  types.resize(pointers + integers, llvm::Type::getInt64Ty(context));
+  auto *function =
+      llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
+                             llvm::Function::InternalLinkage, name, module);
+  function->addFnAttr(llvm::Attribute::NoInline);
+  return function;
+}
+
+} // namespace
+
+WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const std::string &name,
+                             const Winograd &winograd)
+    : function_(internal_function(module, name, 2, 4)) {
+  Emitter e(module, target, function_);
+  auto argument = [&](unsigned i) { return static_cast<IrValue>(function_->getArg(i)); };
+  IrValue from = argument(0), to = argument(1), row = argument(2), pixel = argument(3),
+          point = argument(4), channels = argument(5);
+  const Matrix &columns = winograd_matrices(winograd.outputs.h, winograd.kernel.h).input;
+  const Matrix &rows = winograd_matrices(winograd.outputs.w, winograd.kernel.w).input;
+  e.for_lanes(channels, [&](IrValue first, IrValue mask) {
+    IrValue bytes = e.mul(first, e.constant(4));
+    IrValue source = e.offset(from, bytes), target_tile = e.offset(to, bytes);
+    auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
+      IrValue at = e.add(e.mul(row, e.constant(i)), e.mul(pixel, e.constant(j)));
+      return e.load(e.vector(), e.offset(source, at), mask);
+    });
+    int64_t number = 0;
+    for (const IrValues &line : y)
+      for (IrValue value : line)
+        e.store(value, e.offset(target_tile, e.mul(point, e.constant(number++))), mask);
+  });
+  e.ir.CreateRetVoid();
+}
+
+void WinogradInput::call(Emitter &e, IrValue from, IrValue row, IrValue pixel, IrValue channels,
+                         IrValue to, IrValue point) const {
+  e.ir.CreateCall(function_, {from, to, row, pixel, point, channels});
+}
+
+WinogradOutput::WinogradOutput(llvm::Module &module, const Target &target, const std::string &name,
+                               const ConvSpec &spec)
+    : function_(internal_function(module, name, 3 + operands_of(spec.post),
+                                  7 + 2 * operands_of(spec.post))) {
+  Emitter e(module, target, function_);
+  unsigned next = 0;
+  auto take = [&] { return static_cast<IrValue>(function_->getArg(next++)); };
+  const size_t extra = operands_of(spec.post);
+  Arguments a{};
+  for (IrValue *field : {&a.from, &a.to, &a.bias}) *field = take();
+  for (size_t i = 0; i < extra; ++i) a.post.push_back(take());
+  for (IrValue *field :
+       {&a.point, &a.row, &a.pixel, &a.first_row, &a.end_row, &a.cols, &a.live_channels})
+    *field = take();
+  for (size_t i = 0; i < extra; ++i) a.post_row.push_back(take());
+  for (size_t i = 0; i < extra; ++i) a.post_pixel.push_back(take());
+
+  const auto &[outputs, kernel] = *spec.winograd;
+  const Matrix &columns = winograd_matrices(outputs.h, kernel.h).output;
+  const Matrix &rows = winograd_matrices(outputs.w, kernel.w).output;
+  e.loop(e.constant(spec.tile_vectors), [&](IrValue v) {
+    IrValue bytes = e.mul(v, e.constant(target.vector_bytes));
+    IrValue lane = e.mul(v, e.constant(target.lanes()));
+    IrValue mask =
+        spec.masked ? e.lane_mask(e.sub(a.live_channels, lane), target.lanes()) : nullptr;
+    IrValue from = e.offset(a.from, bytes);
+    auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
+      return e.load(e.vector(), e.offset(from, e.mul(a.point, e.constant(i * rows.cols + j))));
+    });
+    IrValue bias = spec.bias ? e.load(e.vector(), e.offset(a.bias, bytes)) : nullptr;
+    for (int64_t i = 0; i < outputs.h; ++i) {
+      IrValue row = e.constant(i);
+      IrValue wanted =
+          e.ir.CreateAnd(e.ir.CreateICmpSGE(row, a.first_row), e.ir.CreateICmpSLT(row, a.end_row));
+      e.when(wanted, [&] {
+        for (int64_t j = 0; j < outputs.w; ++j)
+          e.when(e.ir.CreateICmpSLT(e.constant(j), a.cols), [&] {
+            auto at = [&](IrValue base, IrValue row_pitch, IrValue pixel_pitch) {
+              IrValue pixel = e.add(e.mul(row_pitch, row), e.mul(pixel_pitch, e.constant(j)));
+              return e.offset(e.offset(base, bytes), pixel);
+            };
+            IrValue value = y[size_t(i)][size_t(j)];
+            if (bias) value = e.ir.CreateFAdd(value, bias);
+            value = emit_steps(e, spec.post, value, [&](int k) {
+              const size_t o = size_t(k);
+              return e.load(e.vector(), at(a.post[o], a.post_row[o], a.post_pixel[o]), mask);
+            });
+            e.store(value, at(a.to, a.row, a.pixel), mask);
+          });
+      });
+    }
+  });
+  e.ir.CreateRetVoid();
+}
+
+void WinogradOutput::call(Emitter &e, const Arguments &a) const {
+  IrValues all{a.from, a.to, a.bias};
+  all.insert(all.end(), a.post.begin(), a.post.end());
+  for (IrValue value : {a.point, a.row, a.pixel, a.first_row, a.end_row, a.cols, a.live_channels})
+    all.push_back(value);
+  all.insert(all.end(), a.post_row.begin(), a.post_row.end());
+  all.insert(all.end(), a.post_pixel.begin(), a.post_pixel.end());
+  e.ir.CreateCall(function_, all);
+}
+
+} // namespace lathe

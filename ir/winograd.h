@@ -1,0 +1,42 @@
+// The matrices of Winograd's minimal filtering: fewer multiplications for several neighbouring
+// outputs of a small filter than one by one.
+#pragma once
+
+#include "ir/ops.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace lathe {
+
+struct Matrix { // row-major
+  int64_t rows = 0, cols = 0;
+  std::vector<double> elements;
+  double &at(int64_t i, int64_t j) { return elements[size_t(i * cols + j)]; }
+  double at(int64_t i, int64_t j) const { return elements[size_t(i * cols + j)]; }
+};
+
+// F(m, r) in one dimension: m outputs of a filter with r taps from the n = m + r - 1 inputs d
+// under them, y = output * ((filter * g) .* (input * d)). Two dimensions nest it: the filter g
+// becomes filter_h * g * filter_w^T, and so on.
+// Source: Toom-Cook interpolation, as in Lavin and Gray 2016, "Fast Algorithms for Convolutional
+// Neural Networks", section 4, with points of little rounding error: 0, ±sqrt(1/2), ±sqrt(2)
+// (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for
+// Deep Neural Networks", measure such sets).
+struct WinogradMatrices {
+  Matrix output, filter, input; // m x n, n x r, n x n
+};
+
+// How a convolution is filtered that way: a tile of outputs at a time, from tiles anchored at the
+// result's first row and column. Stride and dilation are 1.
+struct Winograd {
+  Size2 outputs, kernel; // 1 in a dimension: no transform there
+  Size2 points() const { return {outputs.h + kernel.h - 1, outputs.w + kernel.w - 1}; }
+  bool operator==(const Winograd &) const = default;
+};
+
+// Whether there is a set of points for it.
+bool has_winograd(int64_t outputs, int64_t taps);
+const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps);
+
+} // namespace lathe

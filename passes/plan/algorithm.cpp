@@ -1,0 +1,176 @@
+// Which algorithm computes each convolution: a model of what the candidates take, from counted work
+// and traffic, and a budget for what transformed weights add.
+#include "passes/plan/planner.h"
+
+#include <cmath>
+
+namespace lathe {
+namespace {
+
+// Bytes that stream in the time of one vector FMA. Measured on Zen 4 with AVX-512 (one FMA in a
+// cycle of 0.27 ns); where an FMA takes half a cycle, vectors and rates are of half the size too.
+constexpr double memory_rate = 5, l3_rate = 14;
+
+// A register tile of `pixels`: one step over K, in FMAs. Short ones wait for their own results.
+double step_cost(int64_t pixels, int64_t vectors) {
+  constexpr double latency = 8;
+  return std::max(double(pixels * vectors), latency);
+}
+
+// All register tiles over so many pixels in a row, for one panel of K steps; entering and leaving a
+// tile takes about two steps.
+double product_cost(int64_t pixels, const ConvTile &tile, double depth) {
+  const RowTiles row = split_row(pixels, tile.pixels);
+  const double rest = double(row.count - row.large);
+  return (depth + 2) * (double(row.large) * step_cost(row.pixels, tile.vectors) +
+                        rest * step_cost(row.pixels - 1, tile.vectors)) +
+         20 * double(row.count);
+}
+
+// Vector operations of one transform in one dimension, about, for `points` points.
+double transform_cost(int64_t points) {
+  switch (points) {
+  case 1:
+    return 0;
+  case 4:
+    return 4;
+  case 6:
+    return 12;
+  default:
+    return 24;
+  }
+}
+
+} // namespace
+
+double direct_cost(const ConvShape &s, const Target &target) {
+  const ConvTile tile = conv_tile(target, s.channels);
+  const double panels = double(ceil_div(s.channels, tile.vectors * target.lanes()));
+  const double taps = double(s.kernel.h * s.kernel.w), depth = double(s.depth) * taps;
+  const int64_t pixels = s.pixels_join ? s.y.h * s.y.w : s.y.w;
+  const double rows = s.pixels_join ? 1 : double(s.y.h);
+  const double compute = rows * panels * product_cost(pixels, tile, depth);
+  const double weights = 4 * depth * double(s.channels);
+  return double(s.groups) * std::max(compute, weights / memory_rate);
+}
+
+double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_rows,
+                     const Target &target) {
+  const ConvTile tile = conv_tile(target, s.channels);
+  const auto [points_h, points_w] = w.points();
+  const double points = double(points_h * points_w);
+  const double outputs = double(w.outputs.h * w.outputs.w);
+  const int64_t tile_rows = ceil_div(s.y.h, w.outputs.h), tile_cols = ceil_div(s.y.w, w.outputs.w);
+  const double panels = double(ceil_div(s.channels, tile.vectors * target.lanes()));
+  const double in_vectors = std::ceil(double(s.depth) / double(target.lanes()));
+  const double out_vectors = panels * double(tile.vectors);
+  const double tiles = double(tile_rows * tile_cols);
+
+  const int64_t rest = tile_rows % block_tile_rows;
+  auto block = [&](int64_t rows) {
+    return points * panels * product_cost(rows * tile_cols, tile, double(s.depth));
+  };
+  const double blocks = double(ceil_div(tile_rows, block_tile_rows));
+  const double compute =
+      double(tile_rows / block_tile_rows) * block(block_tile_rows) + (rest ? block(rest) : 0);
+  const double weights = 4 * points * double(s.depth * s.channels);
+  const double again = weights < 0.5 * double(target.l3_bytes) ? l3_rate : memory_rate;
+  const double streaming = weights / memory_rate + (blocks - 1) * weights / again;
+  // Transformed input that the L2 cache does not hold comes from behind it for every panel.
+  const double transformed = 4 * points * double(block_tile_rows * tile_cols * s.depth);
+  const double far =
+      transformed > 0.6 * double(target.l2_bytes) ? blocks * panels * transformed / l3_rate : 0;
+
+  const double in = transform_cost(points_h) * double(points_w) +
+                    transform_cost(points_w) * double(points_h) + 2 * points + 2 * outputs;
+  const double out = transform_cost(points_h) * double(points_w) +
+                     transform_cost(points_w) * double(w.outputs.h) + 2 * points + 2 * outputs;
+  const double transforms = tiles * (in * in_vectors + out * out_vectors);
+  return double(s.groups) * (std::max(compute + 0.5 * far, streaming) + transforms);
+}
+
+int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &target) {
+  const int64_t tile_rows = ceil_div(s.y.h, w.outputs.h);
+  int64_t best = tile_rows;
+  double least = winograd_cost(s, w, best, target);
+  for (int64_t blocks = 2; blocks <= std::min<int64_t>(tile_rows, 64); ++blocks) {
+    const int64_t rows = ceil_div(tile_rows, blocks);
+    const double cost = winograd_cost(s, w, rows, target);
+    if (cost >= least) continue;
+    least = cost;
+    best = rows;
+  }
+  return best;
+}
+
+namespace {
+
+// What may replace the direct algorithm for a kernel of this size.
+std::vector<Winograd> candidates(const Conv &op) {
+  if (op.stride != Size2{} || op.dilation != Size2{}) return {};
+  std::vector<Winograd> result;
+  for (int64_t m : {2, 4}) {
+    Winograd w{{op.kernel.h == 1 ? 1 : m, op.kernel.w == 1 ? 1 : m}, op.kernel};
+    const auto [h, v] = w.points();
+    const bool transforms = op.kernel.h > 1 || op.kernel.w > 1;
+    const bool flat = op.kernel.h == 1 || op.kernel.w == 1; // errors of one transform, not two
+    if (!transforms || !has_winograd(w.outputs.h, op.kernel.h) ||
+        !has_winograd(w.outputs.w, op.kernel.w) || std::max(h, v) > (flat ? 8 : 6))
+      continue;
+    result.push_back(w);
+  }
+  return result;
+}
+
+struct Candidate {
+  size_t node;
+  Winograd winograd;
+  double gain;  // in FMAs
+  double bytes; // that its weights add
+};
+
+} // namespace
+
+Algorithms choose_algorithms(const Graph &graph, const Schedule &schedule, const Target &target,
+                             const PlanOptions &options) {
+  Algorithms chosen(graph.nodes.size());
+  if (options.strict) return chosen;
+  double budget = 0;
+  std::vector<Candidate> menu;
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    const Node &node = graph.nodes[n];
+    auto *op = std::get_if<Conv>(&node.op);
+    auto *dense = std::get_if<Dense>(&node.op);
+    if (!(op || dense) || !graph.constant(node.inputs[1])) continue;
+    const double bytes = 4 * double(element_count(graph.shape(node.inputs[1])));
+    budget += options.weight_budget * bytes;
+    if (!op || schedule.previous[n] >= 0) continue;
+    const int reader = schedule.reader(n);
+    if (reader >= 0 && std::holds_alternative<Conv>(graph.nodes[size_t(reader)].op)) continue;
+    const ConvShape shape =
+        conv_shape(*op, graph.shape(node.inputs[0]), graph.shape(node.outputs[0]));
+    const double direct = direct_cost(shape, target);
+    for (const Winograd &w : candidates(*op)) {
+      const double cost = winograd_cost(shape, w, winograd_block(shape, w, target), target);
+      const auto [h, v] = w.points();
+      const double factor = double(h * v) / double(op->kernel.h * op->kernel.w);
+      if (cost < direct) menu.push_back({n, w, direct - cost, bytes * (factor - 1)});
+    }
+  }
+  // The most gain for a byte first; a better candidate may replace another of the same layer.
+  std::ranges::sort(menu, [](const Candidate &a, const Candidate &b) {
+    return a.gain * b.bytes > b.gain * a.bytes;
+  });
+  std::vector<double> gained(graph.nodes.size()), added(graph.nodes.size());
+  for (const Candidate &c : menu) {
+    const double bytes = c.bytes - added[c.node];
+    if (c.gain <= gained[c.node] || bytes > budget) continue;
+    budget -= bytes;
+    gained[c.node] = c.gain;
+    added[c.node] = c.bytes;
+    chosen[c.node] = c.winograd;
+  }
+  return chosen;
+}
+
+} // namespace lathe
