@@ -1,5 +1,6 @@
 """./dev compare: the same ONNX files, weights and inputs through Lathe and its peers. Outputs are
-compared before anything is timed; rounds go from engine to engine; threads are pinned."""
+compared before anything is timed; rounds go from engine to engine; threads are pinned. Fails if
+Lathe itself is wrong or takes no network; who is faster is for people to judge."""
 
 import argparse
 import contextlib
@@ -7,8 +8,10 @@ import json
 import pathlib
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 
 import numpy
 
@@ -20,7 +23,7 @@ import report
 import roofline
 
 QUICK = {"rounds": 3, "seconds": 0.1, "batches": [1]}
-HOPELESS = 10  # times as slow as the fastest: not measured again after the first round
+HOPELESS = 10  # times as slow as Lathe in a first run that took a second: not timed
 MOST = 1000  # runs in a round
 
 
@@ -29,48 +32,86 @@ def say(text):
 
 
 def join(engine, case, batch, folder):
-    """Loads the network and looks at what comes out: an entry of the results. EngineError or
-    ValueError if it proves nothing or is wrong."""
+    """Loads the network and looks at what comes out of a first run: an entry of the results.
+    EngineError or ValueError if it proves nothing or is wrong."""
     entry = engine.ask("load", threads=engine.threads, **case.files(batch),
                        **({} if engine.name == "lathe" else {"folder": engine.folder}))
     output = folder / f"{engine.name}.npy"
+    start = time.monotonic()
     engine.ask("output", output=output)
+    entry["first_run_ms"] = 1000 * (time.monotonic() - start)
     errors = agreement.errors(numpy.load(output), case.expected(batch), case.softmax)
     if errors.largest > agreement.TOLERANCE:
         raise engines.EngineError(f"disagrees with the reference: error {errors.largest:.1e}")
     return {**entry, "largest_error": errors.largest, "rms_error": errors.rms}
 
 
-def measure(case, threads, batch, options, folder):
-    """One row of the results: all engines on one network, threads and batch."""
-    layers = roofline.layers(case.model)
-    entries, running, samples, peaks = {}, {}, {}, []
+def measure(case, threads, batch, options, folder, hopeless):
+    """One row of the results: all engines on one network, threads and batch. Those in `hopeless`
+    (with a reason) only stand in it; who is too slow is put there."""
+    entries = {name: {"reason": hopeless[name]} for name in options.engines if name in hopeless}
+    running = {}
     with contextlib.ExitStack() as stack:
         def start(name, place):
             return stack.enter_context(engines.Engine(name, threads, options.worker, place))
         for name in options.engines:
+            if name in hopeless:
+                continue
+            engine = start(name, folder / name)
             try:
-                running[name] = start(name, folder / name)
-                entries[name] = join(running[name], case, batch, folder)
+                entries[name] = join(engine, case, batch, folder)
+                running[name] = engine
             except (engines.EngineError, ValueError) as error:
                 entries[name] = {"reason": str(error)}
-                running.pop(name).close()
+                engine.close()
+        for name in too_slow(entries):
+            seconds = entries[name]["first_run_ms"] / 1000
+            hopeless[name] = entries[name]["reason"] = (
+                f"its first run took {seconds:.1f} s, more than {HOPELESS} times Lathe's")
+            running.pop(name).close()
         yardstick = start("lathe", folder / "yardstick")
-        weights = sum(layer.weight_bytes for layer in layers)
-        for _ in range(options.rounds):
-            peaks.append(yardstick.ask("machine", threads=threads, bytes=max(weights, 1 << 16)))
-            for name, engine in running.items():
-                samples.setdefault(name, []).extend(engine.ask(
-                    "time", seconds=options.seconds, least=options.least, most=MOST)["ms"])
-            fastest = min((statistics.median(s) for s in samples.values()), default=0)
-            running = {name: engine for name, engine in running.items()
-                       if statistics.median(samples[name]) <= HOPELESS * fastest}
+        peaks = [yardstick.ask("machine", threads=threads)]
+        samples = take_turns(running, entries, options)
+        peaks.append(yardstick.ask("machine", threads=threads))
     for name, ms in samples.items():
         entries[name].update(median_ms=statistics.median(ms), min_ms=min(ms), runs=len(ms))
-    gflops, gbytes = (max(p[unit] for p in peaks) for unit in ("gflops", "gbytes"))
+    gflops, gbytes = (max(peak[unit] for peak in peaks) for unit in ("gflops", "gbytes"))
+    mix = roofline.mix(roofline.bounds(roofline.layers(case.model), gflops, gbytes, batch))
     return {"network": case.name, "threads": threads, "batch": batch, "peak_gflops": gflops,
-            "bandwidth_gbytes": gbytes,
-            "roofline_ms": roofline.roofline(layers, gflops, gbytes, batch), "engines": entries}
+            "bandwidth_gbytes": gbytes, "roofline_ms": sum(mix.values()), "roofline_mix_ms": mix,
+            "engines": {name: entries[name] for name in options.engines}}
+
+
+def take_turns(running, entries, options):
+    """Milliseconds of all runs of each engine."""
+    samples = {name: [] for name in running}
+    for _ in range(options.rounds):
+        for name in list(samples):
+            try:
+                samples[name] += running[name].ask("time", seconds=options.seconds,
+                                                   least=options.least, most=MOST)["ms"]
+            except engines.EngineError as error:
+                entries[name]["reason"] = str(error)
+                del samples[name]
+    return samples
+
+
+def profile(case, options, folder):
+    """Lathe's kernels on one thread, one picture: where its time goes."""
+    path = folder / "profile.json"
+    subprocess.run([options.lathe, "profile", case.files(1)["model"], "--threads", "1",
+                    "--duration", str(options.seconds), "--json", path], check=True,
+                   capture_output=True)
+    kept = ("layers", "algorithm", "median_ms", "percent_of_peak", "times_roofline")
+    return [{key: kernel[key] for key in kept}
+            for kernel in json.loads(path.read_text())["kernels"]]
+
+
+def too_slow(entries):
+    first = {name: entry["first_run_ms"] for name, entry in entries.items()
+             if "first_run_ms" in entry}
+    return [name for name, ms in first.items()
+            if ms > max(1000, HOPELESS * first.get("lathe", ms))]
 
 
 def show(row):
@@ -82,8 +123,9 @@ def show(row):
 
 
 def compare(options, folder):
-    """All rows, network by network; each network's files are gone before the next one's come."""
-    rows = []
+    """All rows, and Lathe's kernels, network by network; each network's files are gone before the
+    next one's come."""
+    rows, kernels = [], {}
     for name in options.networks:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             place = pathlib.Path(place)
@@ -91,14 +133,18 @@ def compare(options, folder):
             case = networks.Case(name, options.lathe, place / "files")
             with engines.Engine("lathe", 1, options.worker, place / "evaluator") as evaluator:
                 case.evaluate(evaluator)
+            if "lathe" in options.engines:
+                kernels[case.name] = profile(case, options, place)
+            hopeless = {}
             for batch in options.batches:
                 if batch > 1 and case.name not in networks.BATCHED:
                     continue
                 for threads in options.threads:
                     with tempfile.TemporaryDirectory(dir=place) as here:
-                        rows.append(measure(case, threads, batch, options, pathlib.Path(here)))
+                        rows.append(measure(case, threads, batch, options, pathlib.Path(here),
+                                            hopeless))
                     show(rows[-1])
-    return rows
+    return rows, kernels
 
 
 def processor():
@@ -108,7 +154,7 @@ def processor():
     return platform.processor()
 
 
-def summary(rows, options):
+def summary(rows, kernels, options):
     """What becomes the JSON file."""
     described = {}
     for row in rows:
@@ -119,7 +165,8 @@ def summary(rows, options):
     return {"machine": {"processor": processor(), "system": platform.platform(),
                         "cpus": options.cpus},
             "settings": {"rounds": options.rounds, "seconds": options.seconds},
-            "engines": described, "rows": rows, "verdicts": found, "means": report.means(found)}
+            "engines": described, "rows": rows, "verdicts": found, "means": report.means(found),
+            "kernels": kernels}
 
 
 def listed(kind=str):
@@ -144,9 +191,9 @@ def parse(arguments):
     parser.add_argument("--html", type=pathlib.Path, default="build/compare.html")
     parser.add_argument("--lathe", default="build/bin/lathe")
     parser.add_argument("--worker", default="build/bin/lathe_bench_worker")
+    if parser.parse_args(arguments).quick:
+        parser.set_defaults(**QUICK)
     options = parser.parse_args(arguments)
-    if options.quick:
-        vars(options).update(QUICK)
     if unknown := set(options.engines) - set(engines.NAMES):
         parser.error(f"no such engine: {', '.join(sorted(unknown))}")
     if max(options.threads) > cpus:
@@ -158,10 +205,14 @@ def parse(arguments):
 def main():
     options = parse(sys.argv[1:])
     with tempfile.TemporaryDirectory(dir=options.json.parent, prefix="compare-") as folder:
-        result = summary(compare(options, pathlib.Path(folder)), options)
+        try:
+            result = summary(*compare(options, pathlib.Path(folder)), options)
+        except engines.EngineError as error:  # outside of a measurement: no reference, say
+            sys.exit(f"dev compare: {error}")
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     options.html.write_text(page.page(result))
     print(f"{report.text(result)}\n\nAlso in {options.json} and {options.html}.")
+    sys.exit(any("reason" in row["engines"].get("lathe", {}) for row in result["rows"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""An engine as ./dev compare sees it: a process of its own, pinned to as many CPUs as it has threads,
-that answers commands (a line of JSON each) and is stopped while others are measured."""
+"""An engine as ./dev compare sees it: a process of its own, pinned to as many CPUs as it has
+threads, that answers commands (a line of JSON each) and is stopped while others are measured."""
 
+import ctypes
 import json
 import os
 import pathlib
@@ -13,8 +14,19 @@ PEERS = ["onnxruntime", "openvino", "ncnn", "mnn", "tvm"]
 NAMES = ["lathe", *PEERS]
 
 
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
 def usable_cpus():
     return len(os.sched_getaffinity(0))
+
+
+def settle(cpus):
+    """Between fork and exec: pins the process, and lets it end with this one (or it would stay
+    stopped for good)."""
+    os.sched_setaffinity(0, cpus)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class EngineError(Exception):
@@ -35,7 +47,7 @@ class Engine:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads),
                      "TVM_NUM_THREADS": str(threads)},
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+                preexec_fn=lambda: settle(cpus))
 
     def ask(self, verb, patience=600, **arguments):
         """The answer to one command; between commands the process stands still, so that no thread

@@ -16,7 +16,7 @@ import light  # noqa: E402: how ONNX's light models get weights
 
 @dataclass(frozen=True)
 class Target:
-    """Floors of a peer's latency over Lathe's: of ONNX Runtime with one thread, of the best peer."""
+    """Floors of a peer's latency over Lathe's: of ONNX Runtime's with one thread, of the best."""
     onnxruntime: float
     best: float
 

@@ -9,7 +9,7 @@ import report
 
 COLOURS = {"lathe": "#d62728", "onnxruntime": "#1f77b4", "openvino": "#9467bd", "ncnn": "#2ca02c",
            "mnn": "#ff7f0e", "tvm": "#7f7f7f"}
-WIDTH, LEFT, RIGHT, ROW, TOP = 960, 220, 30, 26, 30
+WIDTH, LEFT, RIGHT, ROW, TOP = 960, 240, 30, 26, 30
 FARTHEST = 8  # times as slow as Lathe: the edge of a plot
 
 STYLE = """
@@ -46,7 +46,7 @@ class Plot:
             step = 0.5 if self.high <= 6 else math.ceil(self.high / 10)
             return [i * step for i in range(int(self.high / step) + 1)]
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        marks = [m * 10.0 ** p for p in powers for m in (1, 2, 5)]
+        marks = [m * 10.0 ** p for p in powers for m in (1, 1.5, 2, 3, 5, 7)]
         return [mark for mark in marks if self.low <= mark <= self.high]
 
     def x(self, value):
@@ -94,7 +94,8 @@ def latency_plot(rows):
     for row in rows:
         ours = report.median(row, "lathe")
         names.append(f"{row['network']}, {report.show_ms(ours)} ms")
-        times = {"roofline": row["roofline_ms"], **{e: report.median(row, e) for e in row["engines"]}}
+        times = {"roofline": row["roofline_ms"]}
+        times |= {e: report.median(row, e) for e in row["engines"]}
         marks.append({who: (ms / ours, f"{who}: {report.show_ms(ms)} ms")
                       for who, ms in times.items() if ms})
     values = [share for row in marks for share, _ in row.values()]
@@ -119,6 +120,20 @@ def ratio_plot(found):
         if v["target"]:
             plot.tick(i, v["target"], "#222")
     plot.line(plot.x(1), TOP - 6, plot.height - 10, "#888")
+    return plot.svg()
+
+
+def kernel_plot(kernels):
+    """A bar per kernel: its share of the peak, counting the multiplies of a direct convolution."""
+    high = max([100, *(kernel["percent_of_peak"] for kernel in kernels)]) * 1.05
+    names = [f"{kernel['layers'][0]}, {kernel['median_ms']:.3g} ms" for kernel in kernels]
+    plot = Plot([name if len(name) < 34 else "…" + name[-33:] for name in names], 0, high, False)
+    for i, kernel in enumerate(kernels):
+        plot.bar(i, kernel["percent_of_peak"], "#9fc0e0",
+                 f"{', '.join(kernel['layers'])}: {kernel['algorithm']}, "
+                 f"{kernel['percent_of_peak']:.0f} % of the peak, "
+                 f"{kernel['times_roofline']:.2f} times its roofline")
+    plot.line(plot.x(100), TOP - 6, plot.height - 10, "#888")
     return plot.svg()
 
 
@@ -148,10 +163,18 @@ def plots(result):
                f"<p>The tick is the target. More is better.</p>{ratio_plot(found)}")
 
 
+def kernels(result):
+    yield ("<h2>Lathe's kernels, one thread, batch 1</h2><p>Percent of the peak, counting a direct "
+           "convolution's multiplies, so that Winograd's algorithm may pass 100.</p>")
+    for network, measured in result["kernels"].items():
+        yield f"<details><summary>{escape(network)}</summary>{kernel_plot(measured)}</details>"
+
+
 def page(result):
     tables = "".join(f"<h2>{escape(title)}</h2>{table(*content)}"
                      for title, content in report.sections(result))
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
             f"<title>Lathe and its peers</title><style>{STYLE}</style></head><body>"
             f"<h1>Lathe and its peers</h1><p>{escape(report.machine(result))}</p>"
-            f"{''.join(plots(result))}{tables}</body></html>\n")
+            f"{''.join(plots(result))}{tables}"
+            f"{''.join(kernels(result))}</body></html>\n")

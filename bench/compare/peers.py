@@ -1,6 +1,6 @@
-"""The other engines' side of ./dev compare: `peers.py ENGINE` reads commands on stdin and answers on
-stdout, a line of JSON each, as worker.cpp does for Lathe. One small class per engine: its constructor
-loads a model with one input bound, `run` is the bare call that is timed."""
+"""The other engines' side of ./dev compare: `peers.py ENGINE` reads commands on stdin and answers
+on stdout, a line of JSON each, as worker.cpp does for Lathe. One small class per engine: its
+constructor loads a model with one input bound, `run` is the bare call that is timed."""
 
 import ctypes
 import glob
@@ -168,8 +168,8 @@ class Ncnn:
 
 
 class Mnn:
-    """Its largest Winograd tiles, which it takes by default, are off by up to 8e-4 on ResNet-50; the
-    next smaller ones are as fast within a few per cent, and exact enough to be compared."""
+    """Its largest Winograd tiles, which it takes by default, are off by up to 8e-4 on ResNet-50;
+    the next smaller ones are about as fast, and exact enough to be compared."""
 
     WINOGRAD_MEMORY_LEVEL = 3  # of Interpreter::HintMode
 
@@ -205,7 +205,7 @@ class Mnn:
 
 
 class Tvm:
-    """As it compiles without tuning, which takes hours per network."""
+    """As it compiles without tuning: the tuner of this release ends in a segmentation fault."""
 
     def __init__(self, model, threads, pixels, folder):
         import onnx
@@ -214,8 +214,8 @@ class Tvm:
         from tvm.relax.frontend.onnx import from_onnx
         self.version = tvm.__version__
         self.settings = "zero pipeline, not tuned"
-        target = tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu(),
-                                    "num-cores": threads})
+        cpu = tvm.target.codegen.llvm_get_system_cpu()
+        target = tvm.target.Target({"kind": "llvm", "mcpu": cpu, "num-cores": threads})
         with target:
             module = relax.get_pipeline("zero")(from_onnx(onnx.load(model)))
             executable = tvm.compile(module, target)

@@ -119,6 +119,14 @@ def error_table(rows, engines):
     return ["network", "batch", "threads", *engines], lines
 
 
+def roofline_table(rows):
+    return (["network", "batch", "threads", "GFLOP/s", "GB/s", "ms", "of it"],
+            [[row["network"], str(row["batch"]), str(row["threads"]), f"{row['peak_gflops']:.0f}",
+              f"{row['bandwidth_gbytes']:.0f}", show_ms(row["roofline_ms"]),
+              ", ".join(f"{100 * ms / row['roofline_ms']:.0f} % {name}"
+                        for name, ms in row["roofline_mix_ms"].items())] for row in rows])
+
+
 def engine_table(result):
     return (["engine", "version", "settings"],
             [[name, about.get("version", "-"), about.get("settings", "-")]
@@ -140,10 +148,10 @@ def absence_table(rows):
 def sections(result):
     """Titles and tables of a whole report."""
     rows, engines = result["rows"], list(result["engines"])
-    yield ("Engines, each pinned to as many CPUs as it has threads, in turns, while the others stand "
-           "still", engine_table(result))
-    yield ("Median milliseconds per run, and what the best mix of algorithms would take at the peak "
-           "and bandwidth measured beside them", latency_table(rows, engines))
+    yield "Engines, in turns, each pinned to as many CPUs as it has threads", engine_table(result)
+    yield "Median milliseconds per run", latency_table(rows, engines)
+    yield ("Roofline: every layer at the peak or the bandwidth that were measured in the same run, "
+           "with the algorithm that is best for it", roofline_table(rows))
     yield ("A peer's median over Lathe's, and its target", verdict_table(result["verdicts"]))
     yield ("Largest and RMS error against float64, in terms of the largest score",
            error_table(rows, engines))

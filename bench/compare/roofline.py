@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-# Winograd's F(m, k) computes m outputs from m + k - 1 products; more points than that cost accuracy.
+# Winograd's F(m, k) computes m outputs from m + k - 1 products; larger tiles cost accuracy.
 LARGEST_TILE = 6
 OUTPUTS = (1, 2, 4)
 
@@ -88,5 +88,9 @@ def bounds(found, gflops, gbytes, batch=1):
     return result
 
 
-def roofline(found, gflops, gbytes, batch=1):
-    return sum(bound.milliseconds for bound in bounds(found, gflops, gbytes, batch))
+def mix(found):
+    """Milliseconds by algorithm, the largest first."""
+    sums = {}
+    for bound in found:
+        sums[bound.algorithm] = sums.get(bound.algorithm, 0) + bound.milliseconds
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
