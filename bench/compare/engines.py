@@ -13,7 +13,6 @@ import sys
 PEERS = ["onnxruntime", "openvino", "ncnn", "mnn", "tvm"]
 NAMES = ["lathe", *PEERS]
 
-
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
@@ -88,6 +87,8 @@ class Engine:
     def close(self):
         self.process.kill()
         self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
     def __enter__(self):
         return self

@@ -43,7 +43,8 @@ class Plot:
 
     def ticks(self):
         if not self.logarithmic:
-            step = 0.5 if self.high <= 6 else math.ceil(self.high / 10)
+            step = next(step for step in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+                        if self.high <= 8 * step)
             return [i * step for i in range(int(self.high / step) + 1)]
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         marks = [m * 10.0 ** p for p in powers for m in (1, 1.5, 2, 3, 5, 7)]
@@ -126,7 +127,8 @@ def ratio_plot(found):
 def kernel_plot(kernels):
     """A bar per kernel: its share of the peak, counting the multiplies of a direct convolution."""
     high = max([100, *(kernel["percent_of_peak"] for kernel in kernels)]) * 1.05
-    names = [f"{kernel['layers'][0]}, {kernel['median_ms']:.3g} ms" for kernel in kernels]
+    names = [f"{(kernel['layers'] or [kernel['algorithm']])[0]}, {kernel['median_ms']:.3g} ms"
+             for kernel in kernels]
     plot = Plot([name if len(name) < 34 else "…" + name[-33:] for name in names], 0, high, False)
     for i, kernel in enumerate(kernels):
         plot.bar(i, kernel["percent_of_peak"], "#9fc0e0",

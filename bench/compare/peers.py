@@ -135,14 +135,18 @@ class Ncnn:
 
     def __init__(self, model, threads, pixels, folder):
         import ncnn
+        import onnx
+        import networks
         self.version = ncnn.__version__
         self.settings = "fp16 and bf16 off, converted by pnnx, image by image"
         # Its program only: to import the module around it takes torch.
         converter = pathlib.Path(importlib.util.find_spec("pnnx").origin).parent / "pnnx"
+        single = onnx.load(model)
+        networks.set_batch(single, 1)
+        onnx.save(single, folder / "model.onnx")
         shape = ",".join(map(str, [1, *pixels.shape[1:]]))
-        (folder / "model.onnx").symlink_to(pathlib.Path(model).resolve())
-        subprocess.run([converter, "model.onnx", f"inputshape=[{shape}]", "fp16=0"], check=True,
-                       cwd=folder, stdout=2)
+        check(subprocess.run([converter, "model.onnx", f"inputshape=[{shape}]", "fp16=0"],
+                             cwd=folder, stdout=2).returncode, "pnnx")
         self.net = ncnn.Net()
         options = self.net.opt
         options.num_threads = threads
