@@ -71,7 +71,7 @@ Result<Profile> measure(const ModelOptions &o, double seconds) {
     for (const std::vector<double> &run : runs) samples.push_back(run[k]);
     kernel.ms = median(std::move(samples));
     kernel.typical_ms = typical_run[k];
-    kernel.roof_ms = 1e-6 * std::max(kernel.facts.flops / p.peak_gflops,
+    kernel.roof_ms = 1e-6 * std::max(kernel.facts.product_flops / p.peak_gflops,
                                      double(kernel.facts.bytes()) / p.bandwidth_gbs);
     p.total_ms += kernel.ms;
     p.roof_ms += kernel.roof_ms;

@@ -9,7 +9,25 @@ namespace lathe {
 namespace {
 
 // How a convolution is computed, whatever its window.
-std::string method(const ConvSpec &) { return "direct"; }
+std::string method(const ConvSpec &spec) {
+  if (!spec.winograd) return "direct";
+  const Size2 m = spec.winograd->outputs;
+  return m.h == m.w ? fmt::format("winograd {}", m.h) : fmt::format("winograd {}x{}", m.h, m.w);
+}
+
+// Multiplications by Winograd's algorithm for one of the direct one's.
+double product_share(const Kernel &kernel) {
+  auto *conv = std::get_if<ConvSpec>(&kernel.spec);
+  if (!conv || !conv->winograd) return 1;
+  auto param = [&](size_t p) {
+    return double(kernel.params[ConvSpec::first_stage_param + p].fixed);
+  };
+  const auto [points, taps] = std::pair{conv->winograd->points(), conv->winograd->kernel};
+  const size_t w = conv->first_winograd_param();
+  return param(w + ConvSpec::tile_rows) * param(w + ConvSpec::tile_cols) *
+         double(points.h * points.w) /
+         (param(ConvSpec::stage_rows) * param(w + ConvSpec::result_cols) * double(taps.h * taps.w));
+}
 
 struct Algorithm {
   const Kernel &kernel;
@@ -81,6 +99,7 @@ KernelFacts kernel_facts(const Plan &plan, const Graph &graph, size_t number, in
   facts.algorithm = std::visit(Algorithm{kernel, graph}, kernel.spec);
   facts.flops = kernel.flops_per_image *
                 double(plan.batched || output.dims.empty() ? images : output.dims[0]);
+  facts.product_flops = facts.flops * product_share(kernel);
   for (size_t o = 0; o < operands.size(); ++o) {
     const int64_t bytes = bytes_held(plan, graph, operands[o], images);
     auto before = operands.begin() + int64_t(o);
