@@ -1,0 +1,97 @@
+"""An engine as ./dev compare sees it: a process of its own, pinned to as many CPUs as it has
+threads, that answers commands (a line of JSON each) and is stopped while others are measured."""
+
+import ctypes
+import json
+import os
+import pathlib
+import select
+import signal
+import subprocess
+import sys
+
+PEERS = ["onnxruntime", "openvino", "ncnn", "mnn", "tvm"]
+NAMES = ["lathe", *PEERS]
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def usable_cpus():
+    return len(os.sched_getaffinity(0))
+
+
+def settle(cpus):
+    """Between fork and exec: pins the process, and lets it end with this one (or it would stay
+    stopped for good)."""
+    os.sched_setaffinity(0, cpus)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class EngineError(Exception):
+    """Why an engine has no part in a measurement."""
+
+
+class Engine:
+    def __init__(self, name, threads, worker, folder):
+        self.name, self.threads = name, threads
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True)
+        self.log = self.folder / "log.txt"
+        here = pathlib.Path(__file__).parent
+        command = [worker] if name == "lathe" else [sys.executable, here / "peers.py", name]
+        cpus = sorted(os.sched_getaffinity(0))[:threads]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads),
+                     "TVM_NUM_THREADS": str(threads)},
+                preexec_fn=lambda: settle(cpus))
+
+    def ask(self, verb, patience=600, **arguments):
+        """The answer to one command; between commands the process stands still, so that no thread
+        of its own spins beside another engine."""
+        text = json.dumps({"do": verb, **arguments}, default=str) + "\n"
+        try:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.stdin.write(text.encode())
+            line = self.read_line(patience)
+            self.process.send_signal(signal.SIGSTOP)
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            raise self.error(f"its process ended with status {self.process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise self.error(answer["error"])
+        return answer
+
+    def error(self, reason):
+        """With what the engine said last, which often is the true reason."""
+        said = self.log.read_text(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "")
+        return EngineError(f"{reason} ({last})" if last else reason)
+
+    def read_line(self, patience):
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self.process.stdout], [], [], patience)[0]:
+                self.close()
+                raise self.error(f"no answer within {patience} s")
+            part = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not part:
+                return b""
+            line += part
+        return line
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
