@@ -5,6 +5,7 @@
 // channels, over input channels, once per point.
 #include "codegen/emitter.h"
 
+#include <fmt/format.h>
 #include <memory>
 
 namespace lathe {
@@ -51,10 +52,10 @@ public:
         int first_operand, int first_param)
       : spec_(spec), target_(target), module_(module), extra_(int(operands_of(spec.post))),
         operands_(first_operand), params_(first_param) {
-    large_ = tile_function(name + ".tile", spec_.tile_pixels);
-    if (spec_.smaller_tile) small_ = tile_function(name + ".tile_small", spec_.tile_pixels - 1);
+    large_ = tile_function(name, spec_.tile_pixels);
+    if (spec_.smaller_tile) small_ = tile_function(name, spec_.tile_pixels - 1);
     if (spec_.winograd) {
-      winograd_input_.emplace(module, target, name + ".transform", *spec_.winograd);
+      winograd_input_.emplace(module, target, *spec_.winograd);
       winograd_output_.emplace(module, target, name + ".transform_back", spec_);
     }
     if (spec_.prologue == Prologue::convolve)
@@ -205,12 +206,13 @@ private:
     TileArguments p = a;
     p.pixel_step = winograd_param(e, C::transformed_tile);
     p.out_pixel = e.constant(panel_lanes() * 4);
+    p.post_pixel.clear();
     e.loop(e.constant(points.h * points.w), [&](IrValue point) {
       IrValue source = e.add(winograd_param(e, C::transformed_at),
                              e.mul(point, winograd_param(e, C::transformed_point)));
       p.weights = e.offset(a.weights, e.mul(point, weights_point));
       tiles(e, p, e.offset(e.scratch, source), e.offset(products, e.mul(point, products_point)),
-            post, tile_count);
+            {}, tile_count);
     });
     e.loop(tile_rows(e, first_tile), [&](IrValue r) {
       IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
@@ -243,13 +245,18 @@ private:
     });
   }
 
-  // One register tile of `pixels` x tile_vectors vectors, over all of K.
-  llvm::Function *tile_function(const std::string &name, int64_t pixels) {
+  // One register tile of `pixels` x tile_vectors vectors, over all of K. Kernels of a module that go
+  // by Winograd share theirs, for they do nothing else.
+  llvm::Function *tile_function(const std::string &kernel, int64_t pixels) {
+    const std::string name = fmt::format("{}.tile_{}x{}", spec_.winograd ? "product" : kernel,
+                                         pixels, spec_.tile_vectors * target_.lanes());
+    if (llvm::Function *known = module_.getFunction(name)) return known;
     llvm::LLVMContext &context = module_.getContext();
     llvm::Type *p = llvm::PointerType::get(context, 0), *w = llvm::Type::getInt64Ty(context);
     std::vector<llvm::Type *> types{p, p, p, p, w, w, w, w, w, w, w, w};
-    types.insert(types.end(), size_t(extra_), p);
-    types.insert(types.end(), size_t(extra_), w);
+    const int extra = spec_.winograd ? 0 : extra_;
+    types.insert(types.end(), size_t(extra), p);
+    types.insert(types.end(), size_t(extra), w);
     auto *function = llvm::Function::Create(
         llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
         llvm::Function::InternalLinkage, name, module_);
@@ -262,8 +269,8 @@ private:
          {&a.source, &a.weights, &a.bias, &a.out, &a.live_channels, &a.pixel_step, &a.tap_rows,
           &a.tap_row_pitch, &a.tap_cols, &a.tap_col_pitch, &a.depth, &a.out_pixel})
       *field = take();
-    for (int i = 0; i < extra_; ++i) a.post.push_back(take());
-    for (int i = 0; i < extra_; ++i) a.post_pixel.push_back(take());
+    for (int i = 0; i < extra; ++i) a.post.push_back(take());
+    for (int i = 0; i < extra; ++i) a.post_pixel.push_back(take());
     tile_body(e, a, pixels);
     e.ir.CreateRetVoid();
     return function;
@@ -271,6 +278,7 @@ private:
 
   void tile_body(Emitter &e, const TileArguments &a, int64_t pixels) {
     const int64_t vectors = spec_.tile_vectors;
+    if (!spec_.winograd) fetch_results(e, a, pixels);
     IrValues sums;
     for (int64_t i = 0; i < pixels; ++i)
       for (int64_t v = 0; v < vectors; ++v)
@@ -282,6 +290,18 @@ private:
       store_sums(e, a, pixels, sums);
     else
       epilogue(e, a, pixels, sums);
+  }
+
+  // What the epilogue reads and writes is on its way while the product runs.
+  void fetch_results(Emitter &e, const TileArguments &a, int64_t pixels) {
+    auto fetch = [&](IrValue base, IrValue pitch, bool write) {
+      for (int64_t i = 0; i < pixels; ++i)
+        for (int64_t line = 0; line < panel_lanes() * 4; line += 64)
+          e.prefetch(e.offset(e.offset(base, e.mul(pitch, e.constant(i))), line),
+                     write ? Emitter::Fetch::to_write : Emitter::Fetch::to_read);
+    };
+    fetch(a.out, a.out_pixel, true);
+    for (size_t i = 0; i < a.post.size(); ++i) fetch(a.post[i], a.post_pixel[i], false);
   }
 
   // sums[pixel][vector] += source[pixel][k] * weights[k][vector], rows, then columns, then depth.
@@ -302,7 +322,7 @@ private:
           IrValues next = carried;
           IrValue weights = carried[0];
           for (int64_t line = 0; line < vectors * target_.vector_bytes; line += 64)
-            e.prefetch(e.offset(weights, prefetch_ahead + line));
+            e.prefetch(e.offset(weights, prefetch_ahead + line), Emitter::Fetch::into_l2);
           IrValues w;
           for (int64_t v = 0; v < vectors; ++v)
             w.push_back(e.load(e.vector(), e.offset(weights, v * target_.vector_bytes)));
@@ -443,8 +463,8 @@ private:
       a.source = e.offset(source, e.mul(first_pixel, a.pixel_step));
       a.out = e.offset(out, e.mul(first_pixel, a.out_pixel));
       a.post.clear();
-      for (int i = 0; i < extra_; ++i)
-        a.post.push_back(e.offset(post[size_t(i)], e.mul(first_pixel, a.post_pixel[size_t(i)])));
+      for (size_t i = 0; i < post.size(); ++i)
+        a.post.push_back(e.offset(post[i], e.mul(first_pixel, a.post_pixel[i])));
       e.ir.CreateCall(function, a.list());
     };
     auto call = [&](llvm::Function *function, IrValue first) {

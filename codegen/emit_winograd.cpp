@@ -3,6 +3,7 @@
 #include "codegen/emitter.h"
 
 #include <cmath>
+#include <fmt/format.h>
 
 namespace lathe {
 namespace {
@@ -124,14 +125,18 @@ llvm::Function *internal_function(llvm::Module &module, const std::string &name,
       llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
                              llvm::Function::InternalLinkage, name, module);
   function->addFnAttr(llvm::Attribute::NoInline);
+  function->addFnAttr("stackrealign"); // vectors that are spilled stay within cache lines
   return function;
 }
 
 } // namespace
 
-WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const std::string &name,
-                             const Winograd &winograd)
-    : function_(internal_function(module, name, 2, 4)) {
+WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd) {
+  const auto &[m, r] = winograd;
+  const std::string name = fmt::format("winograd_{}x{}_{}x{}.transform", m.h, m.w, r.h, r.w);
+  function_ = module.getFunction(name);
+  if (function_) return;
+  function_ = internal_function(module, name, 2, 4);
   Emitter e(module, target, function_);
   auto argument = [&](unsigned i) { return static_cast<IrValue>(function_->getArg(i)); };
   IrValue from = argument(0), to = argument(1), row = argument(2), pixel = argument(3),

@@ -175,9 +175,10 @@ void Emitter::store(IrValue value, IrValue pointer, IrValue mask) {
 
 // --- Arithmetic
 
-void Emitter::prefetch(IrValue pointer) {
+void Emitter::prefetch(IrValue pointer, Fetch what) {
+  const uint32_t write = what == Fetch::to_write, locality = what == Fetch::into_l2 ? 2 : 3;
   ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ptr},
-                     {pointer, ir.getInt32(0), ir.getInt32(2), ir.getInt32(1)});
+                     {pointer, ir.getInt32(write), ir.getInt32(locality), ir.getInt32(1)});
 }
 
 IrValue Emitter::fma(IrValue a, IrValue b, IrValue c) {

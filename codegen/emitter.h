@@ -74,7 +74,8 @@ public:
   IrValue load(llvm::Type *type, IrValue pointer, IrValue mask = nullptr); // dead lanes read 0
   void store(IrValue value, IrValue pointer, IrValue mask = nullptr);
 
-  void prefetch(IrValue pointer); // into the L2 cache
+  enum class Fetch : uint8_t { to_read, to_write, into_l2 };
+  void prefetch(IrValue pointer, Fetch what);
 
   // Arithmetic on f32 scalars and vectors.
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
@@ -118,12 +119,11 @@ struct PoolRow {
   void emit(IrValue row, IrValue in, IrValue out, IrValue channels);
 };
 
-// The two ends of a Winograd stage, as functions of a kernel's module: one tile of the input for
-// all channels, and one tile of the result for one panel of them.
+// The two ends of a Winograd stage, as functions of a kernel's module: one tile of the input for all
+// channels, which kernels share, and one tile of the result for one panel of them.
 class WinogradInput {
 public:
-  WinogradInput(llvm::Module &module, const Target &target, const std::string &name,
-                const Winograd &winograd);
+  WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd);
   // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes.
   void call(Emitter &e, IrValue from, IrValue row, IrValue pixel, IrValue channels, IrValue to,
             IrValue point) const;
