@@ -183,6 +183,18 @@ WinogradOutput::WinogradOutput(llvm::Module &module, const Target &target, const
   const auto &[outputs, kernel] = *spec.winograd;
   const Matrix &columns = winograd_matrices(outputs.h, kernel.h).output;
   const Matrix &rows = winograd_matrices(outputs.w, kernel.w).output;
+  // What it reads and writes at the end is on its way meanwhile.
+  auto fetch = [&](IrValue base, IrValue row_pitch, IrValue pixel_pitch, Emitter::Fetch what) {
+    for (int64_t i = 0; i < outputs.h; ++i)
+      for (int64_t j = 0; j < outputs.w; ++j) {
+        IrValue pixel = e.add(e.mul(row_pitch, e.constant(i)), e.mul(pixel_pitch, e.constant(j)));
+        for (int64_t line = 0; line < spec.tile_vectors * target.vector_bytes; line += 64)
+          e.prefetch(e.offset(e.offset(base, pixel), line), what);
+      }
+  };
+  fetch(a.to, a.row, a.pixel, Emitter::Fetch::to_write);
+  for (size_t i = 0; i < extra; ++i)
+    fetch(a.post[i], a.post_row[i], a.post_pixel[i], Emitter::Fetch::to_read);
   e.loop(e.constant(spec.tile_vectors), [&](IrValue v) {
     IrValue bytes = e.mul(v, e.constant(target.vector_bytes));
     IrValue lane = e.mul(v, e.constant(target.lanes()));

@@ -7,10 +7,6 @@
 namespace lathe {
 namespace {
 
-// Bytes that stream in the time of one vector FMA. Measured on Zen 4 with AVX-512 (one FMA in a
-// cycle of 0.27 ns); where an FMA takes half a cycle, vectors and rates are of half the size too.
-constexpr double memory_rate = 5, l3_rate = 14;
-
 // A register tile of `pixels`: one step over K, in FMAs. Short ones wait for their own results.
 double step_cost(int64_t pixels, int64_t vectors) {
   constexpr double latency = 8;

@@ -217,27 +217,49 @@ private:
     return total;
   }
 
-  // Unless the least scratch is wanted: the sources stay in half of the L2 cache while weights
-  // stream over them; so does what a pool reads. A pool whose windows overlap computes some rows
-  // twice: it gets more of the cache.
+  // What blocks of so many rows take, but for what any do, in vector FMAs: rows that are computed
+  // again for a pool, weights that stream again for every block, a source that leaves the L2 cache
+  // between panels. Half of the traffic hides behind the product.
+  double block_cost(int64_t block) const {
+    const Part &p = stages_[0];
+    const Conv &op = *r_.stages[0].op;
+    const double taps = double(op.kernel.h * op.kernel.w), depth = double(p.depth) * taps;
+    const double blocks = double(ceil_div(rows(), block)), panels = double(p.panels);
+    const double row = double(p.y[3] * p.panels * p.panel) * depth / double(target_.lanes());
+    const double weights = 4 * depth * double(p.channels);
+    const double rate = weights < 0.5 * double(target_.l3_bytes) ? l3_rate : memory_rate;
+    const double again = weights < 0.5 * double(target_.l2_bytes) ? 0 : weights / rate;
+    // A 1x1 window leaves out what its stride steps over.
+    const bool steps_over = op.kernel == Size2{} && !p.scratch;
+    const double read = steps_over ? 4 * double(block * p.y[3] * p.depth) : bytes_of(block);
+    const bool leaves = read + 4 * depth * double(p.panel) > 0.7 * double(target_.l2_bytes);
+    return blocks * double(conv_rows(block)) * row +
+           0.5 * ((blocks - 1) * again + blocks * (leaves ? panels : 1) * read / l3_rate);
+  }
+
+  // Unless the least scratch is wanted. A chain keeps its sources in a part of the L2 cache, while
+  // weights stream over them.
   void choose_block() {
     if (stages_[0].spec.winograd) return choose_tiles();
     if (r_.smallest_block) return;
-    const int64_t budget = target_.l2_bytes / (r_.pool ? 2 : 4);
-    int64_t low = 1, high = std::max<int64_t>(1, rows()); // the most rows that fit
-    while (low < high) {
-      const int64_t middle = (low + high + 1) / 2;
-      if (bytes_of(middle) <= double(budget))
-        low = middle;
-      else
-        high = middle - 1;
-    }
     // Rows are shared between threads where there are few panels to share.
-    constexpr int64_t fewest_tasks = 4, fewest_rows = 4;
+    constexpr int64_t fewest_tasks = 4, fewest_rows = 4, most_blocks = 256;
     const int64_t apart = ceil_div(fewest_tasks, r_.stages[0].op->groups * stages_[0].panels);
-    const int64_t blocks = std::max(ceil_div(rows(), low),
-                                    std::min(apart, std::max<int64_t>(1, rows() / fewest_rows)));
-    block_rows_ = ceil_div(rows(), blocks);
+    const int64_t fewest = std::min(apart, std::max<int64_t>(1, rows() / fewest_rows));
+    block_rows_ = ceil_div(rows(), fewest);
+    if (r_.stages.size() > 1) {
+      while (block_rows_ > 1 && bytes_of(block_rows_) > 0.25 * double(target_.l2_bytes))
+        block_rows_ = ceil_div(block_rows_, 2);
+      return;
+    }
+    double least = block_cost(block_rows_);
+    for (int64_t blocks = fewest + 1; blocks <= std::min(rows(), most_blocks); ++blocks) {
+      const int64_t block = ceil_div(rows(), blocks);
+      const double cost = block_cost(block);
+      if (cost >= least) continue;
+      least = cost;
+      block_rows_ = block;
+    }
   }
 
   // Whole tiles of rows; where a pool reads them, as many of its rows as they are for, at least.

@@ -28,8 +28,9 @@ Storage StorageMap::allocate(const Type &type) {
   if (s.size() == 2) return allocate(type, {s[1] + gap(), 1});
   if (s.size() != 4) return allocate(type, row_major_strides(s));
   int64_t pixel = s[1] + gap();
-  // Pitches of whole 4 KB pages put every row of a register tile into one set of the L1 cache.
-  if (pixel % 1024 == 0 && s[2] * s[3] > 1) pixel += 16;
+  // Pitches of whole 4 KB pages put every row of a register tile into one set of the L1 cache; half
+  // pages do where a stride skips every second pixel.
+  if (pixel % 512 == 0 && s[2] * s[3] > 1) pixel += 16;
   const int64_t row = s[3] * pixel + gap();
   return allocate(type, {s[2] * row + gap(), 1, row, pixel});
 }
