@@ -32,6 +32,11 @@ struct TileArguments {
   }
 };
 
+Target with_lanes(Target target, int64_t lanes) {
+  target.vector_bytes = int(lanes * 4);
+  return target;
+}
+
 // What a task works on.
 struct Place {
   IrValue image, group;
@@ -50,13 +55,13 @@ public:
   // Operands and parameters of the stage begin at these numbers; those of its source follow.
   Stage(const ConvSpec &spec, const Target &target, llvm::Module &module, const std::string &name,
         int first_operand, int first_param)
-      : spec_(spec), target_(target), module_(module), extra_(int(operands_of(spec.post))),
-        operands_(first_operand), params_(first_param) {
+      : spec_(spec), target_(with_lanes(target, spec.lanes)), module_(module),
+        extra_(int(operands_of(spec.post))), operands_(first_operand), params_(first_param) {
     large_ = tile_function(name, spec_.tile_pixels);
     if (spec_.smaller_tile) small_ = tile_function(name, spec_.tile_pixels - 1);
     if (spec_.winograd) {
       winograd_input_.emplace(module, target, *spec_.winograd);
-      winograd_output_.emplace(module, target, name + ".transform_back", spec_);
+      winograd_output_.emplace(module, target_, name + ".transform_back", spec_);
     }
     if (spec_.prologue == Prologue::convolve)
       source_ = std::make_unique<Stage>(spec.source[0], target, module, name + ".source",
@@ -144,7 +149,7 @@ public:
     });
   }
 
-  int64_t panel_lanes() const { return spec_.tile_vectors * target_.lanes(); }
+  int64_t panel_lanes() const { return spec_.panel(); }
   IrValue channels(Emitter &e) const { return param(e, C::channels); } // of a group
 
 private:
@@ -211,8 +216,8 @@ private:
       IrValue source = e.add(winograd_param(e, C::transformed_at),
                              e.mul(point, winograd_param(e, C::transformed_point)));
       p.weights = e.offset(a.weights, e.mul(point, weights_point));
-      tiles(e, p, e.offset(e.scratch, source), e.offset(products, e.mul(point, products_point)),
-            {}, tile_count);
+      tiles(e, p, e.offset(e.scratch, source), e.offset(products, e.mul(point, products_point)), {},
+            tile_count);
     });
     e.loop(tile_rows(e, first_tile), [&](IrValue r) {
       IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
@@ -245,11 +250,11 @@ private:
     });
   }
 
-  // One register tile of `pixels` x tile_vectors vectors, over all of K. Kernels of a module that go
-  // by Winograd share theirs, for they do nothing else.
+  // One register tile of `pixels` x tile_vectors vectors, over all of K. Kernels of a module that
+  // go by Winograd share theirs, for they do nothing else.
   llvm::Function *tile_function(const std::string &kernel, int64_t pixels) {
-    const std::string name = fmt::format("{}.tile_{}x{}", spec_.winograd ? "product" : kernel,
-                                         pixels, spec_.tile_vectors * target_.lanes());
+    const std::string name =
+        fmt::format("{}.tile_{}x{}", spec_.winograd ? "product" : kernel, pixels, spec_.panel());
     if (llvm::Function *known = module_.getFunction(name)) return known;
     llvm::LLVMContext &context = module_.getContext();
     llvm::Type *p = llvm::PointerType::get(context, 0), *w = llvm::Type::getInt64Ty(context);
@@ -479,7 +484,7 @@ private:
   }
 
   const ConvSpec &spec_;
-  const Target &target_;
+  const Target target_; // with vectors as wide as the tiles'
   llvm::Module &module_;
   const int extra_; // post operands
   const int operands_, params_;

@@ -18,10 +18,12 @@ void PoolRow::emit(IrValue row, IrValue in, IrValue out, IrValue channels) {
     IrValue first, last;
   };
   auto clip = [&](IrValue start, IrValue taps, IrValue dilation, IrValue low, IrValue high) {
+    auto steps = [&](IrValue distance) { // up
+      return spec.dilated ? e.div(e.sub(e.add(distance, dilation), one), dilation) : distance;
+    };
     IrValue before = e.sub(low, start); // how far the window begins before `low`
-    IrValue first = e.div(e.sub(e.add(e.maximum(before, zero), dilation), one), dilation);
-    IrValue reach = e.maximum(e.sub(high, start), zero);
-    IrValue last = e.minimum(taps, e.div(e.sub(e.add(reach, dilation), one), dilation));
+    IrValue first = steps(e.maximum(before, zero));
+    IrValue last = e.minimum(taps, steps(e.maximum(e.sub(high, start), zero)));
     return Range{first, e.maximum(last, first)};
   };
 

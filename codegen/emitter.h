@@ -119,8 +119,8 @@ struct PoolRow {
   void emit(IrValue row, IrValue in, IrValue out, IrValue channels);
 };
 
-// The two ends of a Winograd stage, as functions of a kernel's module: one tile of the input for all
-// channels, which kernels share, and one tile of the result for one panel of them.
+// The two ends of a Winograd stage, as functions of a kernel's module: one tile of the input for
+// all channels, which kernels share, and one tile of the result for one panel of them.
 class WinogradInput {
 public:
   WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd);

@@ -43,6 +43,7 @@ struct View {
 struct PoolSpec {
   PoolKind kind = PoolKind::max;
   bool count_include_pad = false;
+  bool dilated = false;
   bool bias = false;
   std::vector<FusedOp> pre = {}, post = {};
   bool operator==(const PoolSpec &) const = default;
@@ -94,6 +95,7 @@ struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
   bool smaller_tile = false; // many and, if set, of one pixel less
   int64_t tile_vectors = 1;
+  int64_t lanes = 4;   // of these vectors: the target's, or fewer for few channels
   bool masked = false; // the last panel of a group is not full
   bool bias = false;
   Prologue prologue = Prologue::none;
@@ -174,6 +176,7 @@ struct ConvSpec {
   // The pool reads `conv_rows` rows of one panel from scratch; then PoolSpec's parameters.
   enum PoolParam { pool_at, conv_rows, first_pool_param };
 
+  int64_t panel() const { return tile_vectors * lanes; } // output channels
   size_t first_stage_operand() const { return pool_bias + size_t(pool && pool->bias); }
   size_t stage_operands() const {
     return first_vector + bias + operands_of(pre) + operands_of(post);

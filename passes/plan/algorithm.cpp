@@ -41,7 +41,7 @@ double transform_cost(int64_t points) {
 
 double direct_cost(const ConvShape &s, const Target &target) {
   const ConvTile tile = conv_tile(target, s.channels);
-  const double panels = double(ceil_div(s.channels, tile.vectors * target.lanes()));
+  const double panels = double(ceil_div(s.channels, tile.panel()));
   const double taps = double(s.kernel.h * s.kernel.w), depth = double(s.depth) * taps;
   const int64_t pixels = s.pixels_join ? s.y.h * s.y.w : s.y.w;
   const double rows = s.pixels_join ? 1 : double(s.y.h);
@@ -57,7 +57,7 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const double points = double(points_h * points_w);
   const double outputs = double(w.outputs.h * w.outputs.w);
   const int64_t tile_rows = ceil_div(s.y.h, w.outputs.h), tile_cols = ceil_div(s.y.w, w.outputs.w);
-  const double panels = double(ceil_div(s.channels, tile.vectors * target.lanes()));
+  const double panels = double(ceil_div(s.channels, tile.panel()));
   const double in_vectors = std::ceil(double(s.depth) / double(target.lanes()));
   const double out_vectors = panels * double(tile.vectors);
   const double tiles = double(tile_rows * tile_cols);

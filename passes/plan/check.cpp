@@ -220,7 +220,7 @@ private:
                                  const Tensor &value) const {
     Shape w = value.shape();
     w.resize(4, 1);
-    const int64_t panel = spec.tile_vectors * plan_.target.lanes();
+    const int64_t panel = spec.panel();
     const int64_t groups = kernel.params[ConvSpec::groups].fixed, rows = w[0] / groups;
     auto ids = value.as<int64_t>();
     std::vector<int64_t> packed;

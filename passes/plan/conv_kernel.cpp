@@ -124,12 +124,13 @@ private:
     p.depth = s.x[1] / op.groups;
     p.channels = s.y[1] / op.groups;
     const ConvTile tile = conv_tile(target_, p.channels);
-    p.panel = tile.vectors * target_.lanes();
+    p.panel = tile.panel();
     p.panels = ceil_div(p.channels, p.panel);
     p.tiles = split_row(s.y[3], tile.pixels);
     p.spec.tile_pixels = p.tiles.pixels;
     p.spec.smaller_tile = p.tiles.large < p.tiles.count;
     p.spec.tile_vectors = tile.vectors;
+    p.spec.lanes = tile.lanes;
     p.spec.masked = p.channels % p.panel != 0;
     p.spec.bias = op.bias;
     p.spec.winograd = s.winograd;
@@ -344,7 +345,10 @@ private:
 // Accumulators, one vector of weights per column of the tile and a broadcast fill the registers.
 // Measured on Zen 5: 14x2, 8x3, 6x4 all reach the FMA peak without a spill.
 ConvTile conv_tile(const Target &target, int64_t channels) {
-  const int64_t vectors = ceil_div(channels, target.lanes());
+  // Half a vector does what a whole one does where that has few live lanes, and never slower.
+  int64_t lanes = target.lanes();
+  while (lanes > 4 && channels <= lanes / 2) lanes /= 2;
+  const int64_t vectors = ceil_div(channels, lanes);
   struct Candidate {
     int64_t vectors, pixels;
   };
@@ -361,7 +365,7 @@ ConvTile conv_tile(const Target &target, int64_t channels) {
   Candidate best = menu[0];
   for (const Candidate &c : menu) // another width only if it saves 5 % of the work
     if (double(padded(c)) < 0.95 * double(padded(best))) best = c;
-  return {best.pixels, best.vectors};
+  return {best.pixels, best.vectors, lanes};
 }
 
 RowTiles split_row(int64_t width, int64_t most_pixels) {

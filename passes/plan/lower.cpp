@@ -120,8 +120,7 @@ struct Lowering {
     for (const Node *layer : chain.convolutions) {
       const Conv &op = std::get<Conv>(layer->op);
       const Shape &w = b.graph.shape(layer->inputs[1]), &y = b.graph.shape(layer->outputs[0]);
-      const int64_t panel =
-          conv_tile(b.plan.target, y[1] / op.groups).vectors * b.plan.target.lanes();
+      const int64_t panel = conv_tile(b.plan.target, y[1] / op.groups).panel();
       Operands operands;
       const auto &winograd = b.algorithms[size_t(layer - b.graph.nodes.data())];
       LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels,

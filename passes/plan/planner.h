@@ -110,7 +110,8 @@ Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &ind
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct ConvTile { // of registers
-  int64_t pixels, vectors;
+  int64_t pixels, vectors, lanes;
+  int64_t panel() const { return vectors * lanes; } // output channels
 };
 ConvTile conv_tile(const Target &target, int64_t channels);
 // An output row as register tiles, nearly equal in size: of `pixels`, and the rest of one less.

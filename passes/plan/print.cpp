@@ -57,10 +57,8 @@ struct Describe {
         fmt::format("{}_{}{}{}{}{}{}", ConvSpec::name, algorithm(s), prologues[size_t(s.prologue)],
                     s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
                     describe(s.post), s.masked ? "_masked" : ""),
-        fmt::format("_{}x{}{}", s.tile_pixels, s.tile_vectors * target.lanes(),
-                    s.smaller_tile
-                        ? fmt::format("_{}x{}", s.tile_pixels - 1, s.tile_vectors * target.lanes())
-                        : "")};
+        fmt::format("_{}x{}{}", s.tile_pixels, s.panel(),
+                    s.smaller_tile ? fmt::format("_{}x{}", s.tile_pixels - 1, s.panel()) : "")};
     if (s.pool) parts.first += "_" + (*this)(*s.pool).first;
     for (const ConvSpec &source : s.source) {
       const Parts inner = (*this)(source);
@@ -100,8 +98,8 @@ struct Describe {
             ""};
   }
   Parts operator()(const PoolSpec &s) const {
-    return {fmt::format("{}_pool_f32{}{}{}{}", to_string(s.kind),
-                        s.count_include_pad ? "_with_pad" : "",
+    return {fmt::format("{}_pool_f32{}{}{}{}{}", to_string(s.kind),
+                        s.count_include_pad ? "_with_pad" : "", s.dilated ? "_dilated" : "",
                         s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
                         describe(s.post)),
             ""};

@@ -43,7 +43,12 @@ Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
 }
 
 PoolSpec pool_spec(const Pool &op) {
-  return {op.kind, op.kind == PoolKind::average && op.count_include_pad, op.bias, op.pre, op.post};
+  return {op.kind,
+          op.kind == PoolKind::average && op.count_include_pad,
+          op.dilation != Size2{},
+          op.bias,
+          op.pre,
+          op.post};
 }
 
 Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out,
