@@ -10,6 +10,7 @@ using P = PoolSpec;
 void PoolRow::emit(IrValue row, IrValue in, IrValue out, IrValue channels) {
   const Target &target = e.target;
   const bool max = spec.kind == PoolKind::max;
+  constexpr double infinity = std::numeric_limits<double>::infinity();
   IrValue zero = e.constant(0), one = e.constant(1), four = e.constant(4);
   auto param = [&](int index) { return e.param(first_param + index); };
 
@@ -30,52 +31,72 @@ void PoolRow::emit(IrValue row, IrValue in, IrValue out, IrValue channels) {
   IrValue dilation_h = param(P::dilation_h), dilation_w = param(P::dilation_w);
   IrValue y = e.sub(e.mul(row, param(P::stride_h)), param(P::pad_top));
   Range rows = clip(y, param(P::kernel_h), dilation_h, zero, param(P::in_rows));
+  IrValue rows_inside =
+      e.ir.CreateAnd(e.ir.CreateICmpSGE(y, zero),
+                     e.ir.CreateICmpSLE(e.add(y, e.constant(spec.window.h)), param(P::in_rows)));
   e.loop(param(P::out_cols), [&](IrValue column) {
     IrValue x = e.sub(e.mul(column, param(P::stride_w)), param(P::pad_left));
-    Range cols = clip(x, param(P::kernel_w), dilation_w, zero, param(P::in_cols));
-    Range counted_rows = rows, counted_cols = cols;
-    if (spec.count_include_pad) {
-      IrValue top = e.sub(zero, param(P::pad_top)), left = e.sub(zero, param(P::pad_left));
-      counted_rows =
-          clip(y, param(P::kernel_h), dilation_h, top, e.add(top, param(P::padded_rows)));
-      counted_cols =
-          clip(x, param(P::kernel_w), dilation_w, left, e.add(left, param(P::padded_cols)));
-    }
-    IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
-                         e.sub(counted_cols.last, counted_cols.first));
-    IrValue divisor =
-        spec.kind != PoolKind::average
-            ? nullptr
-            : e.broadcast(e.ir.CreateSIToFP(e.maximum(taps, one), e.f32), target.lanes());
-    IrValue pixel_out = e.offset(out, e.mul(column, param(P::out_pixel)));
-    e.for_lanes(channels, [&](IrValue channel, IrValue mask) {
-      IrValue bytes = e.mul(channel, four);
-      auto vector = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
-      IrValues factors;
-      for (IrValue operand : pre) factors.push_back(vector(operand));
-      IrValue start =
-          max ? e.splat(e.vector(), -std::numeric_limits<float>::infinity()) : e.zero(e.vector());
-      auto over_rows = [&](IrValue kh, const IrValues &row_state) {
-        IrValue line =
-            e.offset(in, e.add(bytes, e.mul(e.add(y, e.mul(kh, dilation_h)), param(P::in_row))));
-        return e.loop(
-            cols.first, cols.last, one, row_state, [&](IrValue kw, const IrValues &state) {
-              IrValue at =
-                  e.offset(line, e.mul(e.add(x, e.mul(kw, dilation_w)), param(P::in_pixel)));
-              IrValue value = emit_steps(e, spec.pre, e.load(e.vector(), at, mask),
-                                         [&](int i) { return factors[size_t(i)]; });
-              return IrValues{max ? e.fmax(value, state[0]) : e.ir.CreateFAdd(state[0], value)};
-            });
-      };
-      IrValue result = e.loop(rows.first, rows.last, one, {start}, over_rows)[0];
-      if (divisor) result = e.ir.CreateFDiv(result, divisor);
-      if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
-      result = emit_steps(e, spec.post, result, [&](int i) {
-        return vector(
-            e.offset(post[size_t(i)], e.mul(column, param(P::first_post_pitch + 3 * i + 2))));
+    // One window for all channels; `fold` goes over its taps.
+    using Step = std::function<IrValue(IrValue kh, IrValue kw, IrValue sum)>;
+    auto pixel = [&](IrValue count, const std::function<IrValue(const Step &, IrValue)> &fold) {
+      IrValue pixel_out = e.offset(out, e.mul(column, param(P::out_pixel)));
+      e.for_lanes(channels, [&](IrValue channel, IrValue mask) {
+        IrValue bytes = e.mul(channel, four);
+        auto vector = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
+        IrValues factors;
+        for (IrValue operand : pre) factors.push_back(vector(operand));
+        auto step = [&](IrValue kh, IrValue kw, IrValue sum) -> IrValue {
+          IrValue at_row = e.mul(e.add(y, e.mul(kh, dilation_h)), param(P::in_row));
+          IrValue at_column = e.mul(e.add(x, e.mul(kw, dilation_w)), param(P::in_pixel));
+          IrValue value = vector(e.offset(in, e.add(at_row, at_column)));
+          value = emit_steps(e, spec.pre, value, [&](int i) { return factors[size_t(i)]; });
+          return max ? e.fmax(value, sum) : e.ir.CreateFAdd(sum, value);
+        };
+        IrValue result = fold(step, max ? e.splat(e.vector(), -infinity) : e.zero(e.vector()));
+        if (spec.kind == PoolKind::average)
+          result =
+              e.ir.CreateFDiv(result, e.broadcast(e.ir.CreateSIToFP(count, e.f32), target.lanes()));
+        if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
+        result = emit_steps(e, spec.post, result, [&](int i) {
+          return vector(
+              e.offset(post[size_t(i)], e.mul(column, param(P::first_post_pitch + 3 * i + 2))));
+        });
+        e.store(result, e.offset(pixel_out, bytes), mask);
       });
-      e.store(result, e.offset(pixel_out, bytes), mask);
-    });
+    };
+    auto at_border = [&] {
+      Range cols = clip(x, param(P::kernel_w), dilation_w, zero, param(P::in_cols));
+      Range counted_rows = rows, counted_cols = cols;
+      if (spec.count_include_pad) {
+        IrValue top = e.sub(zero, param(P::pad_top)), left = e.sub(zero, param(P::pad_left));
+        counted_rows =
+            clip(y, param(P::kernel_h), dilation_h, top, e.add(top, param(P::padded_rows)));
+        counted_cols =
+            clip(x, param(P::kernel_w), dilation_w, left, e.add(left, param(P::padded_cols)));
+      }
+      IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
+                           e.sub(counted_cols.last, counted_cols.first));
+      pixel(e.maximum(taps, one), [&](const Step &step, IrValue start) {
+        auto over_rows = [&](IrValue kh, const IrValues &state) {
+          return e.loop(cols.first, cols.last, one, state, [&](IrValue kw, const IrValues &sum) {
+            return IrValues{step(kh, kw, sum[0])};
+          });
+        };
+        return e.loop(rows.first, rows.last, one, {start}, over_rows)[0];
+      });
+    };
+    const auto [h, w] = spec.window;
+    if (h == 0) return at_border();
+    IrValue inside = e.ir.CreateAnd(
+        rows_inside,
+        e.ir.CreateAnd(e.ir.CreateICmpSGE(x, zero),
+                       e.ir.CreateICmpSLE(e.add(x, e.constant(w)), param(P::in_cols))));
+    auto unrolled = [&](const Step &step, IrValue sum) {
+      for (int64_t kh = 0; kh < h; ++kh)
+        for (int64_t kw = 0; kw < w; ++kw) sum = step(e.constant(kh), e.constant(kw), sum);
+      return sum;
+    };
+    e.when(inside, [&] { pixel(e.constant(h * w), unrolled); }, at_border);
   });
 }
 

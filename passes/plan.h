@@ -44,6 +44,7 @@ struct PoolSpec {
   PoolKind kind = PoolKind::max;
   bool count_include_pad = false;
   bool dilated = false;
+  Size2 window = {0, 0}; // of a small one, to be unrolled; else 0
   bool bias = false;
   std::vector<FusedOp> pre = {}, post = {};
   bool operator==(const PoolSpec &) const = default;

@@ -98,7 +98,8 @@ struct Describe {
             ""};
   }
   Parts operator()(const PoolSpec &s) const {
-    return {fmt::format("{}_pool_f32{}{}{}{}{}", to_string(s.kind),
+    return {fmt::format("{}_pool{}_f32{}{}{}{}{}", to_string(s.kind),
+                        s.window.h == 0 ? "" : fmt::format("{}x{}", s.window.h, s.window.w),
                         s.count_include_pad ? "_with_pad" : "", s.dilated ? "_dilated" : "",
                         s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
                         describe(s.post)),

@@ -43,12 +43,11 @@ Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
 }
 
 PoolSpec pool_spec(const Pool &op) {
-  return {op.kind,
-          op.kind == PoolKind::average && op.count_include_pad,
-          op.dilation != Size2{},
-          op.bias,
-          op.pre,
-          op.post};
+  PoolSpec spec{.kind = op.kind, .bias = op.bias, .pre = op.pre, .post = op.post};
+  spec.count_include_pad = op.kind == PoolKind::average && op.count_include_pad;
+  spec.dilated = op.dilation != Size2{};
+  if (!spec.dilated && op.kernel.h * op.kernel.w <= 9) spec.window = op.kernel;
+  return spec;
 }
 
 Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out,
