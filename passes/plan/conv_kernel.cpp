@@ -140,6 +140,7 @@ private:
                       : !channels_contiguous(r_.input)                    ? Prologue::gather
                       : op.pad != Pads{} || !op.pre.empty() || s.winograd ? Prologue::copy
                                                                           : Prologue::none;
+    if (p.spec.prologue == Prologue::gather && p.depth <= 4) p.spec.gathered = p.depth;
     // The source of the product: scratch rows without gaps, or the input itself.
     p.scratch = p.spec.prologue != Prologue::none;
     p.scratch_cols = (s.y[3] - 1) * op.stride.w + reach(op.kernel.w, op.dilation.w);
