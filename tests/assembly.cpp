@@ -32,8 +32,8 @@ public:
           frame_pointer ? R"(\t(\{ )?[bhsdqv]\d.*\[(sp|x29)\b)" : R"(\t(\{ )?[bhsdqv]\d.*\[sp\b)";
     }
   }
-  bool multiplies(const std::string &line) const { return is(line, {"mulps", "vmulps", "fmul"}); }
-  bool adds(const std::string &line) const { return is(line, {"addps", "vaddps", "fadd"}); }
+  bool multiplies(const std::string &line) const { return is(line, {"mulps", "fmul"}); }
+  bool adds(const std::string &line) const { return is(line, {"addps", "fadd"}); }
   bool spills(const std::string &line) const { return std::regex_search(line, stack_); }
 
 private:
