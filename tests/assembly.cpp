@@ -1,8 +1,10 @@
 #include "tests/assembly.h"
 
 #include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstring>
 #include <map>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -22,19 +24,19 @@ std::string last_operand(const std::string &line) {
 // How a target spells what a hot loop consists of.
 class Dialect {
 public:
-  Dialect(const Target &target, int64_t lanes, bool frame_pointer) : fma_(target.fma) {
-    if (target.arch == Arch::x86_64) {
-      width_ = lanes == 16 ? "%zmm" : lanes == 8 ? "%ymm" : "%xmm";
-      stack_ = frame_pointer ? R"(^(?=.*%[xyz]mm).*\(%r[sb]p)" : R"(^(?=.*%[xyz]mm).*\(%rsp)";
-    } else {
-      width_ = ".4s";
-      stack_ =
-          frame_pointer ? R"(\t(\{ )?[bhsdqv]\d.*\[(sp|x29)\b)" : R"(\t(\{ )?[bhsdqv]\d.*\[sp\b)";
-    }
+  Dialect(const Target &target, int64_t lanes, bool frame_pointer)
+      : x86_(target.arch == Arch::x86_64), fma_(target.fma) {
+    width_ = !x86_ ? ".4s" : lanes == 16 ? "%zmm" : lanes == 8 ? "%ymm" : "%xmm";
+    stack_ = {x86_ ? "(%rsp" : "[sp"};
+    if (frame_pointer) stack_.push_back(x86_ ? "(%rbp" : "[x29");
   }
   bool multiplies(const std::string &line) const { return is(line, {"mulps", "fmul"}); }
   bool adds(const std::string &line) const { return is(line, {"addps", "fadd"}); }
-  bool spills(const std::string &line) const { return std::regex_search(line, stack_); }
+  bool spills(const std::string &line) const {
+    return moves_vector(line) && std::ranges::any_of(stack_, [&](std::string_view place) {
+             return line.find(place) != std::string::npos;
+           });
+  }
 
 private:
   bool is(const std::string &line, std::initializer_list<std::string_view> unfused) const {
@@ -43,9 +45,18 @@ private:
     return line.find(width_) != std::string::npos &&
            (fma_ ? fused : std::ranges::find(unfused, name) != unfused.end());
   }
-  bool fma_;
+  bool moves_vector(const std::string &line) const {
+    if (x86_)
+      return std::ranges::any_of(std::array{"%xmm", "%ymm", "%zmm"}, [&](const char *reg) {
+        return line.find(reg) != std::string::npos;
+      });
+    const size_t first = line.find_first_not_of("\t {", line.find('\t')); // q0, or v0 in braces
+    return first != std::string::npos && std::strchr("bhsdqv", line[first]) &&
+           std::isdigit(line[first + 1]);
+  }
+  bool x86_, fma_;
   std::string_view width_;
-  std::regex stack_;
+  std::vector<std::string_view> stack_;
 };
 
 // Without one, its register is a register like others.
