@@ -322,7 +322,9 @@ private:
         IrValues state = column_state;
         const size_t heads = size_t((pixels + group - 1) / group);
         for (size_t h = 0; h < heads; ++h)
-          state.push_back(e.offset(source, e.mul(a.pixel_step, e.constant(int64_t(h) * group))));
+          // Frozen, or LLVM makes one chain of additions of them, longer than the product.
+          state.push_back(e.ir.CreateFreeze(
+              e.offset(source, e.mul(a.pixel_step, e.constant(int64_t(h) * group)))));
         auto step = [&](IrValue, const IrValues &carried) {
           IrValues next = carried;
           IrValue weights = carried[0];
