@@ -39,13 +39,14 @@ Result<Plan> plan_with(size_t candidate, const std::vector<Choice> &choices, con
   return make_plan(graph, target, options);
 }
 
-Result<KernelBench> bench_of(const Plan &plan, const Graph &graph, const std::string &layer) {
+Result<KernelBench> bench_of(const Plan &plan, const Graph &graph, const std::string &layer,
+                             size_t in_turns) {
   const auto kernel = std::ranges::find(plan.kernels, layer,
                                         [](const Kernel &k) -> auto & { return k.choice.layer; });
   if (kernel == plan.kernels.end())
     return fail(ErrorCode::internal, "a plan lost a convolution: " + layer);
   return KernelBench::create(plan, graph, size_t(kernel - plan.kernels.begin()),
-                             KernelBench::Caches::cold);
+                             KernelBench::Caches::cold, 1, in_turns);
 }
 
 // Medians of runs in turns, so that all meet the same disturbances.
@@ -80,7 +81,8 @@ Result<MeasuredCosts> measure_algorithms(const Graph &graph, const Target &targe
     const Choice &choice = choices[done];
     std::vector<KernelBench> benches;
     for (size_t c = 0; c < choice.candidates.size(); ++c) {
-      LATHE_TRY(KernelBench bench, bench_of(plans[c], graph, choice.layer));
+      LATHE_TRY(KernelBench bench,
+                bench_of(plans[c], graph, choice.layer, choice.candidates.size()));
       benches.push_back(std::move(bench));
     }
     const std::vector<double> medians = measure_in_turns(benches, tuning.seconds);

@@ -45,16 +45,16 @@ std::string describe(const Graph &graph, const Schedule &schedule, size_t n) {
 }
 
 std::vector<Candidate> candidates(const Conv &op, const Shape &x, const Shape &y,
-                                  double weight_bytes, const Target &target) {
+                                  int64_t weight_bytes, const Target &target) {
   const ConvShape shape = conv_shape(op, x, y);
   std::vector<Candidate> all{{.estimated = fma_seconds * direct_cost(shape, target)}};
   for (const Winograd &w : alternatives(op)) {
     const auto [h, v] = w.points();
-    const double factor = double(h * v) / double(op.kernel.h * op.kernel.w);
+    const int64_t taps = op.kernel.h * op.kernel.w;
     const double cost = winograd_cost(shape, w, winograd_block(shape, w, target), target);
     all.push_back({.winograd = w,
                    .estimated = fma_seconds * cost,
-                   .extra_bytes = int64_t(weight_bytes * (factor - 1))});
+                   .extra_bytes = weight_bytes / taps * (h * v - taps)});
   }
   return all;
 }
@@ -106,8 +106,8 @@ std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedu
     auto *op = std::get_if<Conv>(&node.op);
     if (!(op || std::holds_alternative<Dense>(node.op)) || !graph.constant(node.inputs[1]))
       continue;
-    const double bytes = 4 * double(element_count(graph.shape(node.inputs[1])));
-    budget += options.weight_budget * bytes;
+    const int64_t bytes = 4 * element_count(graph.shape(node.inputs[1]));
+    budget += options.weight_budget * double(bytes);
     if (!op || alternatives(*op).empty() || !stands_alone(graph, schedule, n)) continue;
     Choice &choice = choices[n];
     choice.layer = describe(graph, schedule, n);
