@@ -322,7 +322,9 @@ private:
         IrValues state = column_state;
         const size_t heads = size_t((pixels + group - 1) / group);
         for (size_t h = 0; h < heads; ++h)
-          state.push_back(e.offset(source, e.mul(a.pixel_step, e.constant(int64_t(h) * group))));
+          // Frozen, or LLVM makes one chain of additions of them, longer than the product.
+          state.push_back(e.ir.CreateFreeze(
+              e.offset(source, e.mul(a.pixel_step, e.constant(int64_t(h) * group)))));
         auto step = [&](IrValue, const IrValues &carried) {
           IrValues next = carried;
           IrValue weights = carried[0];
@@ -446,18 +448,43 @@ private:
           e.ir.CreateICmpEQ(pixel, pixel_bytes), [&] { copy(from, to, e.mul(columns, channels)); },
           pixel_by_pixel);
     }
+    IrValue first = spec_.gathered > 0 ? interleave(e, from, to, vectors) : e.constant(0);
     IrValue channel = param(e, C::in_channel);
     e.loop(channels, [&](IrValue c) {
       IrValue bytes = e.mul(c, four);
       IrValue source = e.offset(from, e.mul(c, channel)), target = e.offset(to, bytes);
       IrValues factors;
       for (IrValue vector : vectors) factors.push_back(e.load(e.f32, e.offset(vector, bytes)));
-      e.loop(columns, [&](IrValue x) {
+      e.loop(first, columns, e.constant(1), [&](IrValue x) {
         IrValue value = e.load(e.f32, e.offset(source, e.mul(x, pixel)));
         value = emit_steps(e, spec_.pre, value, [&](int i) { return factors[size_t(i)]; });
         e.store(value, e.offset(target, e.mul(x, pixel_bytes)));
       });
     });
+  }
+
+  // Gathers a few channels of a picture whose columns are contiguous, a vector of columns at a
+  // time. Returns how many columns it did: none where they are not contiguous.
+  IrValue interleave(Emitter &e, IrValue from, IrValue to, const IrValues &pre) const {
+    const int64_t lanes = e.target.lanes(), count = spec_.gathered;
+    IrValue contiguous = e.ir.CreateICmpEQ(param(e, C::in_pixel), e.constant(4));
+    IrValue columns = e.mul(e.div(param(e, C::in_cols), e.constant(lanes)), e.constant(lanes));
+    IrValue done = e.ir.CreateSelect(contiguous, columns, e.constant(0));
+    e.loop(e.constant(0), done, e.constant(lanes), [&](IrValue x) {
+      IrValues values;
+      for (int64_t c = 0; c < count; ++c) {
+        IrValue at = e.add(e.mul(e.constant(c), param(e, C::in_channel)), e.mul(x, e.constant(4)));
+        IrValue value =
+            emit_steps(e, spec_.pre, e.load(e.vector(), e.offset(from, at)), [&](int i) {
+              return e.broadcast(e.load(e.f32, e.offset(pre[size_t(i)], c * 4)), lanes);
+            });
+        values.push_back(value);
+      }
+      IrValue row = e.offset(to, e.mul(x, e.constant(count * 4)));
+      IrValues mixed = e.interleave(values);
+      for (int64_t c = 0; c < count; ++c) e.store(mixed[size_t(c)], e.offset(row, c * lanes * 4));
+    });
+    return done;
   }
 
   // One output row: large tiles, then small ones; those that begin before `end`, if that is given.

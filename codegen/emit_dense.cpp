@@ -1,4 +1,5 @@
-// Dense layers as dot products over row-major weights, four rows of weights at a time.
+// Dense layers as dot products over row-major weights, four rows of weights at a time; several
+// images share what is read of them.
 #include "codegen/emitter.h"
 
 namespace lathe {
@@ -6,21 +7,24 @@ namespace {
 
 using D = DenseSpec;
 
-// Dot products of `x` with the `rows` given rows, as scalars. Each keeps D::accumulators vectors,
-// filled round robin; they are added pairwise, then the halves of what is left.
-IrValues dots(Emitter &e, IrValue x, const IrValues &rows, IrValue depth) {
+// Dot products of every one of `xs` with the `rows` given rows, as scalars, those of the first one
+// first. Each keeps D::accumulators vectors, filled round robin; they are added pairwise, then the
+// halves of what is left.
+IrValues dots(Emitter &e, const IrValues &xs, const IrValues &rows, IrValue depth) {
   const int64_t lanes = e.target.lanes(), step = lanes * D::accumulators;
-  const size_t count = rows.size();
-  auto index = [&](size_t row, int64_t accumulator) {
-    return row * size_t(D::accumulators) + size_t(accumulator);
+  const size_t count = xs.size() * rows.size();
+  auto index = [&](size_t dot, int64_t accumulator) {
+    return dot * size_t(D::accumulators) + size_t(accumulator);
   };
   IrValues sums(count * size_t(D::accumulators), e.zero(e.vector()));
   auto multiply = [&](IrValues &into, IrValue element, int64_t accumulator, IrValue mask) {
     IrValue bytes = e.mul(element, e.constant(4));
-    IrValue right = e.load(e.vector(), e.offset(x, bytes), mask);
-    for (size_t r = 0; r < count; ++r) {
-      IrValue &sum = into[index(r, accumulator)];
-      sum = e.fma(e.load(e.vector(), e.offset(rows[r], bytes), mask), right, sum);
+    IrValues right, left;
+    for (IrValue x : xs) right.push_back(e.load(e.vector(), e.offset(x, bytes), mask));
+    for (IrValue row : rows) left.push_back(e.load(e.vector(), e.offset(row, bytes), mask));
+    for (size_t dot = 0; dot < count; ++dot) {
+      IrValue &sum = into[index(dot, accumulator)];
+      sum = e.fma(left[dot % rows.size()], right[dot / rows.size()], sum);
     }
   };
   IrValue unrolled = e.mul(e.div(depth, e.constant(step)), e.constant(step));
@@ -38,8 +42,9 @@ IrValues dots(Emitter &e, IrValue x, const IrValues &rows, IrValue depth) {
     return next;
   });
   IrValues results;
-  for (size_t r = 0; r < count; ++r) {
-    IrValues level(sums.begin() + int64_t(index(r, 0)), sums.begin() + int64_t(index(r + 1, 0)));
+  for (size_t dot = 0; dot < count; ++dot) {
+    IrValues level(sums.begin() + int64_t(index(dot, 0)),
+                   sums.begin() + int64_t(index(dot + 1, 0)));
     while (level.size() > 1) {
       IrValues next;
       for (size_t i = 0; i < level.size(); i += 2)
@@ -62,14 +67,11 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
   IrValue row_bytes = e.mul(depth, e.constant(4));
   auto *quad = e.vector(D::rows);
 
-  auto four_rows = [&](IrValue row, IrValue image) {
-    IrValue x = e.offset(e.operand(D::input), e.mul(image, e.param(D::in_image)));
-    IrValues rows;
-    for (int64_t r = 0; r < D::rows; ++r) { // behind the last row: the last one again, not stored
-      IrValue clamped = e.minimum(e.add(row, e.constant(r)), e.sub(outputs, e.constant(1)));
-      rows.push_back(e.offset(e.operand(D::weights), e.mul(clamped, row_bytes)));
-    }
-    IrValues sums = dots(e, x, rows, depth);
+  auto place = [&](D::Param pitch, IrValue base, IrValue image) {
+    return e.offset(base, e.mul(image, e.param(pitch)));
+  };
+  // What becomes of the sums of four rows for one image.
+  auto finish = [&](IrValue row, IrValue image, const IrValues &sums) {
     IrValue value = e.zero(quad);
     for (size_t r = 0; r < sums.size(); ++r) value = e.ir.CreateInsertElement(value, sums[r], r);
     IrValue mask = e.lane_mask(e.sub(outputs, row), D::rows);
@@ -78,12 +80,29 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
       value =
           e.ir.CreateFAdd(value, e.load(quad, e.offset(e.operand(D::bias_operand), bytes), mask));
     value = emit_steps(e, spec.post, value, [&](int i) {
-      IrValue base =
-          e.offset(e.operand(first_post + i), e.mul(image, e.param(D::first_post_pitch + i)));
-      return e.load(quad, e.offset(base, bytes), mask);
+      const auto pitch = D::Param(D::first_post_pitch + i);
+      return e.load(quad, e.offset(place(pitch, e.operand(first_post + i), image), bytes), mask);
     });
-    IrValue out = e.offset(e.operand(D::output), e.mul(image, e.param(D::out_image)));
-    e.store(value, e.offset(out, bytes), mask);
+    e.store(value, e.offset(place(D::out_image, e.operand(D::output), image), bytes), mask);
+  };
+  // Four rows for `images` images from number `image` on, so many rows at once that their
+  // accumulators and what they read fill the registers.
+  auto four_rows = [&](IrValue row, IrValue image, int64_t images) {
+    const int64_t at_once = images == 1 ? D::rows : target.vector_registers >= 32 ? 2 : 1;
+    IrValues xs;
+    for (int64_t i = 0; i < images; ++i)
+      xs.push_back(place(D::in_image, e.operand(D::input), e.add(image, e.constant(i))));
+    std::vector<IrValues> sums(static_cast<size_t>(images));
+    for (int64_t r = 0; r < D::rows; r += at_once) {
+      IrValues rows;
+      for (int64_t k = r; k < r + at_once; ++k) { // behind the last row: that again, not stored
+        IrValue clamped = e.minimum(e.add(row, e.constant(k)), e.sub(outputs, e.constant(1)));
+        rows.push_back(e.offset(e.operand(D::weights), e.mul(clamped, row_bytes)));
+      }
+      const IrValues some = dots(e, xs, rows, depth);
+      for (size_t d = 0; d < some.size(); ++d) sums[d / rows.size()].push_back(some[d]);
+    }
+    for (int64_t i = 0; i < images; ++i) finish(row, e.add(image, e.constant(i)), sums[size_t(i)]);
   };
 
   IrValue block_rows = e.param(D::block_rows);
@@ -91,7 +110,11 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
     IrValue first = e.mul(task, block_rows);
     IrValue last = e.minimum(e.add(first, block_rows), outputs);
     e.loop(first, last, e.constant(D::rows), [&](IrValue row) {
-      e.loop(e.param(D::images), [&](IrValue image) { four_rows(row, image); });
+      constexpr int64_t together = 2; // images that share what is read of the weights
+      IrValue images = e.param(D::images), two = e.constant(together);
+      IrValue rest = e.mul(e.div(images, two), two);
+      e.loop(e.constant(0), rest, two, [&](IrValue image) { four_rows(row, image, together); });
+      e.loop(rest, images, e.constant(1), [&](IrValue image) { four_rows(row, image, 1); });
     });
   });
   e.ir.CreateRetVoid();

@@ -181,6 +181,29 @@ void Emitter::prefetch(IrValue pointer, Fetch what) {
                      {pointer, ir.getInt32(write), ir.getInt32(locality), ir.getInt32(1)});
 }
 
+IrValues Emitter::interleave(const IrValues &vectors) {
+  const int count = int(vectors.size()), lanes = target.lanes();
+  IrValues result;
+  for (int part = 0; part < count; ++part) {
+    // Lane by lane: vector number `index % count`, its lane `index / count`. Two at a time: what
+    // the next one gives is put among what the others gave.
+    IrValue mixed = vectors[0];
+    for (int v = 0; v < count; ++v) {
+      llvm::SmallVector<int, 64> mask;
+      for (int lane = 0; lane < lanes; ++lane) {
+        const int index = part * lanes + lane;
+        if (v == 0)
+          mask.push_back(index / count);
+        else
+          mask.push_back(index % count == v ? lanes + index / count : lane);
+      }
+      mixed = ir.CreateShuffleVector(mixed, vectors[size_t(v)], mask);
+    }
+    result.push_back(mixed);
+  }
+  return result;
+}
+
 IrValue Emitter::fma(IrValue a, IrValue b, IrValue c) {
   if (target.fma) return ir.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
   return ir.CreateFAdd(ir.CreateFMul(a, b), c);

@@ -76,6 +76,8 @@ public:
 
   enum class Fetch : uint8_t { to_read, to_write, into_l2 };
   void prefetch(IrValue pointer, Fetch what);
+  // a0 b0 c0 a1 b1 c1 ... of equal vectors, as vectors of that length.
+  IrValues interleave(const IrValues &vectors);
 
   // Arithmetic on f32 scalars and vectors.
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can

@@ -101,6 +101,7 @@ struct ConvSpec {
   bool masked = false; // the last panel of a group is not full
   bool bias = false;
   Prologue prologue = Prologue::none;
+  int64_t gathered = 0; // by Prologue::gather: how many channels, where they are few
   std::optional<Winograd> winograd = {}; // with a prologue: tiles are read from scratch
   std::vector<FusedOp> pre = {}, post = {};
   std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none

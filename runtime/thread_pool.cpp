@@ -66,34 +66,47 @@ void ThreadPool::serve(int thread) {
   uint32_t seen = 0;
   while (true) {
     wait_while_equal(round_, seen);
-    ++seen;
+    seen = round_.load(std::memory_order_acquire);
     if (stop_.load()) return;
     take_chunks(thread);
-    if (working_.fetch_sub(1, std::memory_order_acq_rel) == 1) working_.notify_one();
   }
 }
 
 void ThreadPool::take_chunks(int thread) {
-  while (true) {
-    int64_t begin = next_.fetch_add(chunk_, std::memory_order_relaxed);
-    if (begin >= tasks_) return;
-    work_(context_, begin, std::min(tasks_, begin + chunk_), thread);
+  uint64_t next = next_.load(std::memory_order_acquire);
+  while ((next & closed) != closed) {
+    const int64_t tasks = tasks_.load(std::memory_order_acquire);
+    const int64_t chunk = chunk_.load(std::memory_order_acquire);
+    const Work work = work_.load(std::memory_order_acquire);
+    void *context = context_.load(std::memory_order_acquire);
+    const int64_t begin = int64_t(next & closed) * chunk;
+    if (begin >= tasks) return;
+    // Fails if the round is another one by now, or somebody else took the chunk.
+    if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
+    work(context, begin, std::min(tasks, begin + chunk), thread);
+    if (undone_.fetch_sub(1, std::memory_order_acq_rel) == 1) undone_.notify_one();
+    next = next_.load(std::memory_order_acquire);
   }
 }
 
 void ThreadPool::parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) {
+  chunk = std::max(chunk, tasks / (int64_t{1} << 30)); // chunks are numbered in 32 bits
   if (workers_.empty() || tasks <= chunk) return work(context, 0, tasks, 0);
-  tasks_ = tasks;
-  chunk_ = chunk;
-  work_ = work;
-  context_ = context;
-  next_.store(0, std::memory_order_relaxed);
-  working_.store(int32_t(workers_.size()), std::memory_order_relaxed);
+  const uint64_t round = next_.load(std::memory_order_relaxed) >> 32;
+  next_.store((round + 1) << 32 | closed, std::memory_order_relaxed);
+  // Whoever sees one of these sees that the round is closed, and takes nothing with the rest
+  // unread.
+  tasks_.store(tasks, std::memory_order_release);
+  chunk_.store(chunk, std::memory_order_release);
+  work_.store(work, std::memory_order_release);
+  context_.store(context, std::memory_order_release);
+  undone_.store((tasks + chunk - 1) / chunk, std::memory_order_relaxed);
+  next_.store((round + 2) << 32, std::memory_order_release);
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
   take_chunks(0);
-  for (int32_t left; (left = working_.load(std::memory_order_acquire)) != 0;)
-    wait_while_equal(working_, left);
+  for (int64_t left; (left = undone_.load(std::memory_order_acquire)) != 0;)
+    wait_while_equal(undone_, left);
 }
 
 #if defined(__x86_64__)

@@ -30,13 +30,17 @@ private:
   void serve(int thread);
   void take_chunks(int thread);
 
-  std::atomic<uint32_t> round_{0};  // grows with every parallel_for; workers wait for it
-  std::atomic<int32_t> working_{0}; // workers that have not finished the round
-  std::atomic<int64_t> next_{0};    // the next task to take
+  std::atomic<uint32_t> round_{0}; // grows with every parallel_for; workers wait for it
+  // The round in the upper half, the number of the next chunk in the lower. Who takes a chunk
+  // exchanges both at once: so a worker that wakes late neither takes part in a round whose numbers
+  // it has not read, nor is waited for.
+  std::atomic<uint64_t> next_{closed};
+  std::atomic<int64_t> undone_{0}; // chunks
+  std::atomic<int64_t> tasks_{0}, chunk_{1};
+  std::atomic<Work> work_{nullptr};
+  std::atomic<void *> context_{nullptr};
   std::atomic<bool> stop_{false};
-  int64_t tasks_ = 0, chunk_ = 1;
-  Work work_ = nullptr;
-  void *context_ = nullptr;
+  static constexpr uint64_t closed = UINT32_MAX; // while a round's numbers are written
   std::vector<std::thread> workers_;
 };
 

@@ -66,7 +66,7 @@ public:
 
     const int64_t tasks = op.groups * row_blocks * panel_groups * (batched_ ? 1 : out.dims[0]);
     kernel_.tasks = batched_ ? Affine{tasks, 0} : Affine{0, tasks};
-    kernel_.grain = std::max<int64_t>(1, int64_t(1e5 / std::max(1.0, multiplies)));
+    kernel_.grain = std::max<int64_t>(1, int64_t(1e6 / std::max(1.0, multiplies)));
     kernel_.output = ConvSpec::output;
     kernel_.spec = spec_of(0);
     return std::move(kernel_);
@@ -140,6 +140,7 @@ private:
                       : !channels_contiguous(r_.input)                    ? Prologue::gather
                       : op.pad != Pads{} || !op.pre.empty() || s.winograd ? Prologue::copy
                                                                           : Prologue::none;
+    if (p.spec.prologue == Prologue::gather && p.depth <= 4) p.spec.gathered = p.depth;
     // The source of the product: scratch rows without gaps, or the input itself.
     p.scratch = p.spec.prologue != Prologue::none;
     p.scratch_cols = (s.y[3] - 1) * op.stride.w + reach(op.kernel.w, op.dilation.w);

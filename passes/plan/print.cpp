@@ -54,7 +54,9 @@ struct Describe {
   Parts operator()(const ConvSpec &s) const {
     static constexpr std::string_view prologues[] = {"", "_copy", "_gather", "_chain"};
     Parts parts{
-        fmt::format("{}_{}{}{}{}{}{}", ConvSpec::name, algorithm(s), prologues[size_t(s.prologue)],
+        fmt::format("{}_{}{}{}{}{}{}{}", ConvSpec::name, algorithm(s),
+                    prologues[size_t(s.prologue)],
+                    s.gathered > 0 ? fmt::format("{}", s.gathered) : "",
                     s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
                     describe(s.post), s.masked ? "_masked" : ""),
         fmt::format("_{}x{}{}", s.tile_pixels, s.panel(),
