@@ -1,12 +1,14 @@
 // lathe_bench_kernels [MODEL...]: every distinct convolution, pool and dense kernel of the models
 // (of all bundled networks), alone on one thread, with cold and with warm weights, beside the peak
-// and the bandwidth measured in the same run.
+// and the bandwidth measured in the same run; at the end, where another algorithm would have been
+// better than the chosen one.
 #include "frontend/bundled.h"
 #include "runtime/executable.h"
 #include "runtime/kernel_bench.h"
 #include "runtime/kernel_facts.h"
 #include "runtime/median.h"
 #include "runtime/peak.h"
+#include "runtime/tune.h"
 
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
@@ -113,6 +115,30 @@ void measure(benchmark::State &state, const Entry &entry, Caches caches, double 
   state.SetLabel(users_of(entry));
 }
 
+// Layers whose chosen algorithm takes over 5 % longer than the best candidate; to stderr, since the
+// rows go to stdout.
+Result<void> report_choices(const std::vector<Entry> &entries) {
+  PlanOptions options;
+  std::string lines;
+  for (const Entry &entry : entries) {
+    const Choice &choice = entry.network->plan.kernels[entry.kernel].choice;
+    if (choice.candidates.empty()) continue;
+    LATHE_TRY(options.measured, measure_algorithms(entry.network->graph, host_target(), options));
+    const auto &seconds = options.measured.at(choice.layer);
+    const auto best = std::ranges::min_element(seconds, {}, [](auto &s) { return s.second; });
+    const double chosen = seconds.at(algorithm_name(choice.algorithm()));
+    if (chosen <= 1.05 * best->second) continue;
+    lines += fmt::format("  {}: {} {:.1f} us, {} {:.1f} us: {:.2f} times\n", entry.name,
+                         algorithm_name(choice.algorithm()), 1e6 * chosen, best->first,
+                         1e6 * best->second, chosen / best->second);
+  }
+  fmt::print(stderr, "{}\n{}",
+             lines.empty() ? "no chosen algorithm is over 5 % slower than the best candidate"
+                           : "chosen algorithms that are over 5 % slower than the best candidate:",
+             lines);
+  return {};
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -147,4 +173,11 @@ int main(int argc, char **argv) {
       })->Unit(benchmark::kMicrosecond);
   benchmark::RunSpecifiedBenchmarks();
   fmt::print(stderr, "peak at the end: {:.1f} GFLOP/s\n", measure_peak_gflops(host_target()));
+  if (const std::string filter = benchmark::GetBenchmarkFilter();
+      !filter.empty() && filter != "." && filter != "all")
+    return 0;
+  if (auto reported = report_choices(*entries); !reported) {
+    fmt::print(stderr, "{}\n", to_string(reported.error()));
+    return int(reported.error().code);
+  }
 }

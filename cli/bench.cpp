@@ -45,6 +45,7 @@ Json measure(const BenchOptions &o, const std::string &model, const Executable &
           {"compile_ms",
            {{"parse", parse_ms},
             {"passes", t.passes + t.plan},
+            {"tune", t.tune},
             {"codegen", t.codegen},
             {"link", t.link},
             {"pack", t.pack}}},
@@ -109,7 +110,7 @@ Result<void> bench(BenchOptions &o) {
                    batch, threads, row["median_ms"].get<double>(), row["min_ms"].get<double>(),
                    row["p99_ms"].get<double>(), row["gflops"].get<double>(),
                    row["percent_of_peak"].get<double>(),
-                   t.passes + t.plan + t.codegen + t.link + t.pack);
+                   t.passes + t.tune + t.plan + t.codegen + t.link + t.pack);
         std::fflush(stdout);
         rows.push_back(std::move(row));
       }

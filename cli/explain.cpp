@@ -1,4 +1,5 @@
-// lathe explain: which layers of the model a kernel computes, and which pass brought them together.
+// lathe explain: which layers of the model a kernel computes, which pass brought them together, and
+// what else was considered for it.
 #include "cli/verbs.h"
 
 #include <algorithm>
@@ -63,6 +64,19 @@ private:
   std::map<std::string, Layer> layers_;
 };
 
+// One line for each algorithm that there was to choose from.
+void print_candidates(const Choice &choice) {
+  for (size_t i = 0; i < choice.candidates.size(); ++i) {
+    const Candidate &c = choice.candidates[i];
+    const std::string measured =
+        c.measured ? fmt::format(", measured {:.1f} us", 1e6 * *c.measured) : "";
+    const std::string added =
+        c.extra_bytes ? fmt::format(", +{} bytes", grouped(c.extra_bytes)) : "";
+    fmt::print("    candidate {:<14} estimated {:.1f} us{}{}: {}\n", algorithm_name(c.winograd),
+               1e6 * c.estimated, measured, added, verdict(choice, i));
+  }
+}
+
 Result<void> explain(const ExplainOptions &o) {
   LATHE_TRY(Graph graph, load_to_look(o));
   History history(graph);
@@ -75,7 +89,7 @@ Result<void> explain(const ExplainOptions &o) {
   LATHE_TRY(CompileOptions options, compile_options(o));
   options.passes.after_each = [&](const Pass &pass, const Graph &g) { history.record(pass, g); };
   LATHE_CHECK(run_passes(graph, options.passes));
-  LATHE_TRY(Plan plan, make_plan_within(graph, options.target, options.memory, options.plan));
+  LATHE_TRY(Plan plan, plan_for(graph, options));
   bool any = false;
   for (size_t k = 0; k < plan.kernels.size(); ++k) {
     const Kernel &kernel = plan.kernels[k];
@@ -84,6 +98,7 @@ Result<void> explain(const ExplainOptions &o) {
     fmt::print("kernel {}: {}\n", k, kernel_name(kernel.spec, plan.target));
     if (kernel.sources.empty()) fmt::print("    brings an output into the caller's layout\n");
     for (const std::string &name : kernel.sources) fmt::print("{}", history.line(name));
+    print_candidates(kernel.choice);
   }
   if (!any)
     fmt::print("no kernel: it is a view of what others compute, or nothing is left of it\n{}",

@@ -21,7 +21,7 @@ struct InspectOptions : ModelOptions {
 Result<std::pair<Graph, Plan>> plan_of(Graph graph, const ModelOptions &o) {
   LATHE_TRY(CompileOptions options, compile_options(o));
   LATHE_CHECK(run_passes(graph, options.passes));
-  LATHE_TRY(Plan plan, make_plan_within(graph, options.target, options.memory, options.plan));
+  LATHE_TRY(Plan plan, plan_for(graph, options));
   return std::pair(std::move(graph), std::move(plan));
 }
 

@@ -33,6 +33,8 @@ void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
                   "what transformed weights may add, as a multiple of the model's")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  verb.add_flag("--tune", o.tune,
+                "choose the algorithms by what they take on this machine, measured now");
   verb.add_option("--disable-pass", o.disabled_passes, "leave out an optional pass");
   verb.add_flag("-v,--verbose", o.verbose, "say what each step costs");
 }

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <filesystem>
 #include <fmt/format.h>
+#include <unistd.h>
 
 namespace lathe::cli {
 
@@ -132,8 +133,41 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
   compile.plan.weight_budget = options.weight_budget;
   compile.memory = {options.memory_limit, options.batch, options.threads};
   if (compile.memory.threads <= 0) compile.memory.threads = usable_cpus();
+  compile.tune = options.tune;
+  if (!options.quiet && isatty(STDERR_FILENO))
+    compile.tuning.progress = [](size_t done, size_t all) {
+      note("\rmeasured {} of {} convolutions{}", done, all, done == all ? "\n" : "");
+    };
   return compile;
 }
+
+Result<Plan> plan_for(const Graph &graph, const CompileOptions &options) {
+  LATHE_TRY(const PlanOptions plan, plan_options(graph, options));
+  return make_plan_within(graph, options.target, options.memory, plan);
+}
+
+namespace {
+
+// Where measurements led to another algorithm than the cost model.
+Result<void> note_tuned(const Executable &executable, const CompileOptions &options) {
+  LATHE_TRY(const Plan untuned,
+            make_plan_within(executable.graph(), options.target, options.memory, options.plan));
+  for (const Kernel &kernel : executable.plan().kernels) {
+    const Choice &choice = kernel.choice;
+    const auto before = std::ranges::find(untuned.kernels, kernel.sources, &Kernel::sources);
+    if (choice.candidates.empty() || before == untuned.kernels.end() ||
+        before->choice.algorithm() == choice.algorithm())
+      continue;
+    const Candidate &now = choice.candidates[choice.chosen];
+    const Candidate &then = choice.candidates[before->choice.chosen];
+    note("tuned {}: {} at {:.1f} us instead of {} at {:.1f} us\n", kernel.sources[0],
+         algorithm_name(now.winograd), 1e6 * now.seconds(), algorithm_name(then.winograd),
+         1e6 * then.seconds());
+  }
+  return {};
+}
+
+} // namespace
 
 Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options) {
   LATHE_TRY(CompileOptions compile, compile_options(options));
@@ -142,11 +176,13 @@ Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOption
   const CompileTimes &t = executable->times();
   print_reports(t.each_pass);
   for (auto [step, ms] : {std::pair("all passes", t.passes),
+                          {"tune", t.tune},
                           {"plan", t.plan},
                           {"code", t.codegen},
                           {"link", t.link},
                           {"pack", t.pack}})
     note("{:<24}{:9.3f} ms\n", step, ms);
+  if (compile.tune) LATHE_CHECK(note_tuned(*executable, compile));
   return executable;
 }
 

@@ -31,6 +31,7 @@ struct ModelOptions {
   int64_t memory_limit = 0; // bytes; 0: none
   std::string numerics = "fast";
   double weight_budget = PlanOptions{}.weight_budget;
+  bool tune = false;
   int threads = 0; // 0: as many as this process may use
   int64_t batch = 1;
   bool verbose = false;
@@ -48,7 +49,10 @@ Result<Graph> load_with_weights(const ModelOptions &options);
 // looks.
 Result<Graph> load_to_look(const ModelOptions &options);
 Result<CompileOptions> compile_options(const ModelOptions &options);
-// Compiles as the options say; with `verbose`, says on stderr what each step cost.
+// What `compile` would plan for a graph after the passes.
+Result<Plan> plan_for(const Graph &graph, const CompileOptions &options);
+// Compiles as the options say; with `verbose`, says on stderr what each step cost, and what tuning
+// changed.
 Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options);
 void print_reports(const std::vector<PassReport> &reports); // to stderr
 std::shared_ptr<ThreadPool> make_pool(int threads);         // null for one thread

@@ -67,6 +67,7 @@ Result<Profile> measure(const ModelOptions &o, double seconds) {
     kernel.name = kernel_name(plan.kernels[k].spec, plan.target);
     kernel.sources = plan.kernels[k].sources;
     kernel.facts = kernel_facts(plan, executable->graph(), k, images);
+    kernel.choice = plan.kernels[k].choice;
     std::vector<double> samples;
     for (const std::vector<double> &run : runs) samples.push_back(run[k]);
     kernel.ms = median(std::move(samples));

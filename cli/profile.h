@@ -12,6 +12,7 @@ struct ProfiledKernel {
   std::string name;
   std::vector<std::string> sources; // the layers it computes
   KernelFacts facts;                // for the whole batch
+  Choice choice;                    // what else was considered
   double ms = 0;                    // the median of all runs
   double share = 0;                 // of the sum of the kernels' medians
   double roof_ms = 0;    // what its arithmetic takes at the peak, or its bytes at full bandwidth

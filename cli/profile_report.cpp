@@ -42,10 +42,24 @@ std::string rate(const ProfiledKernel &k, double value) {
   return k.facts.flops > 0 ? fmt::format("{:.1f}", value) : "";
 }
 
+Json candidates_json(const Choice &choice) {
+  Json list = Json::array();
+  for (size_t i = 0; i < choice.candidates.size(); ++i) {
+    const Candidate &c = choice.candidates[i];
+    list.push_back({{"algorithm", algorithm_name(c.winograd)},
+                    {"estimated_us", 1e6 * c.estimated},
+                    {"measured_us", c.measured ? Json(1e6 * *c.measured) : Json()},
+                    {"extra_weight_bytes", c.extra_bytes},
+                    {"verdict", verdict(choice, i)}});
+  }
+  return list;
+}
+
 Json kernel_json(const Profile &p, const ProfiledKernel &k) {
   return {{"name", k.name},
           {"layers", k.sources},
           {"algorithm", k.facts.algorithm},
+          {"candidates", candidates_json(k.choice)},
           {"shape", k.facts.shape},
           {"median_ms", k.ms},
           {"share", k.share},
@@ -153,9 +167,10 @@ std::string profile_html(const Profile &p) {
         "<td class=\"t\">{}</td><td class=\"t\">{}</td><td>{:.4f}</td><td>{:.1f} %</td><td>{}</td>"
         "<td>{}</td><td>{:.3f}</td><td>{:.1f}</td><td>{:.4f}</td><td>{:.2f}</td></tr>\n",
         i, escaped(fmt::format("{}", fmt::join(k.sources, ", "))), escaped(k.layers()),
-        escaped(k.name), escaped(k.facts.algorithm), escaped(k.facts.shape), bar(k, longest_ms),
-        k.ms, 100 * k.share, rate(k, k.gflops()), rate(k, p.percent_of_peak(k)),
-        1e-6 * double(k.facts.bytes()), k.gbs(), k.roof_ms, k.roofs());
+        escaped(k.choice.candidates.empty() ? k.name : k.name + ": " + to_string(k.choice)),
+        escaped(k.facts.algorithm), escaped(k.facts.shape), bar(k, longest_ms), k.ms, 100 * k.share,
+        rate(k, k.gflops()), rate(k, p.percent_of_peak(k)), 1e-6 * double(k.facts.bytes()), k.gbs(),
+        k.roof_ms, k.roofs());
   }
   return text + fmt::format("</tbody>\n<tfoot><tr><td></td><td class=\"t\" colspan=\"4\">all</td>"
                             "<td>{:.4f}</td><td></td><td></td><td></td><td></td><td></td>"

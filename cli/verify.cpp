@@ -110,7 +110,7 @@ Result<void> check_model(const ModelOptions &o) {
   passes.disabled = o.disabled_passes;
   LATHE_CHECK(run_passes(graph, passes));
   LATHE_TRY(CompileOptions options, compile_options(o));
-  LATHE_TRY(Plan plan, make_plan_within(graph, options.target, options.memory, options.plan));
+  LATHE_TRY(Plan plan, plan_for(graph, options));
   fmt::print("{}: {} layers, {} kernels; nothing stands in the way\n", o.model, nodes,
              plan.kernels.size());
   return {};

@@ -30,6 +30,8 @@ Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Targe
 Target host_target();
 // Whether this machine can execute the target's code.
 bool host_supports(const Target &target);
+// Errors: unsupported, where it cannot.
+Result<void> require_host(const Target &target);
 
 // Object code, linked into this process. Pages are never writable and executable at once.
 class JitCode {

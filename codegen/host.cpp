@@ -27,6 +27,14 @@ bool host_supports(const Target &target) {
   return true;
 }
 
+Result<void> require_host(const Target &target) {
+  if (host_supports(target)) return {};
+  return fail(Error{.code = ErrorCode::unsupported,
+                    .message = "this machine cannot run code for the target",
+                    .expected = "at most " + host_target().name,
+                    .found = target.name});
+}
+
 Target host_target() {
   auto size_or = [](int name, int64_t otherwise) {
     long size = sysconf(name);

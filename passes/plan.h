@@ -6,6 +6,7 @@
 #include "ir/target.h"
 #include "ir/winograd.h"
 
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -313,6 +314,30 @@ using KernelSpec = std::variant<ConvSpec, DenseSpec, MapSpec, GatherSpec, PoolSp
 // "conv2d_f32_direct_gather_bias_relu__avx512_14x32": unique per (spec, target), a C identifier.
 std::string kernel_name(const KernelSpec &spec, const Target &target);
 
+// One way to compute a convolution, and what is known of it.
+struct Candidate {
+  std::optional<Winograd> winograd = {}; // none: the direct one
+  double estimated = 0;                  // seconds for an image, by the cost model
+  std::optional<double> measured = {};   // where there are measurements
+  int64_t extra_bytes = 0;               // that its weights add to the model's
+  double seconds() const { return measured.value_or(estimated); } // what it is judged by
+};
+// What was considered for a convolution.
+struct Choice {
+  std::string layer;                 // its shapes and attributes: what measurements are known by
+  std::vector<Candidate> candidates; // direct first; none, where there is nothing to choose from
+  size_t chosen = 0;
+  std::optional<Winograd> algorithm() const {
+    return candidates.empty() ? std::nullopt : candidates[chosen].winograd;
+  }
+};
+// "direct", "winograd 4", "winograd 1x2"
+std::string algorithm_name(const std::optional<Winograd> &winograd);
+// "chosen", "slower", or "over the weight budget"
+std::string_view verdict(const Choice &choice, size_t candidate);
+// "direct 12.1 us, slower; winograd 2 7.3 us, +1024 bytes, chosen"
+std::string to_string(const Choice &choice);
+
 struct Kernel {
   KernelSpec spec;
   std::vector<View> operands; // in the order of the spec's Operand list
@@ -324,6 +349,7 @@ struct Kernel {
   int64_t alive_bytes = 0;          // of the arena, while it runs; per image if the plan is batched
   std::vector<std::string> sources; // names of the layers it computes
   double flops_per_image = 0;       // of the layers, multiplies and adds
+  Choice choice;                    // of a convolution's algorithm
 };
 
 // How a weight lies in memory.
@@ -355,6 +381,9 @@ struct Plan {
   int64_t memory_bytes(int64_t images, int threads) const;
 };
 
+// Seconds that algorithms took, by Choice::layer and the algorithm's name.
+using MeasuredCosts = std::map<std::string, std::map<std::string, double>>;
+
 struct PlanOptions {
   // Per node, if there are any: whether a convolution runs block by block with the one that feeds
   // it, so that what stands between them never lies in the arena: less memory, for rows at the
@@ -365,6 +394,8 @@ struct PlanOptions {
   // What transformed weights may add, as a multiple of the weights of convolutions and dense
   // layers.
   double weight_budget = 1.5;
+  // Layers that it has all candidates of are judged by them, others by the cost model.
+  MeasuredCosts measured = {};
   // For tests: any algorithm that a convolution may have, by this seed and not by its cost.
   std::optional<uint64_t> any_algorithm = {};
   // For tests: values in the arena get pitches and offsets of this seed instead of tight ones.

@@ -37,13 +37,17 @@ Result<void> check_memory(const Executable &executable, int64_t images, int thre
 
 CompileOptions::CompileOptions() : target(host_target()) {}
 
+Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options) {
+  PlanOptions plan = options.plan;
+  if (options.tune) {
+    LATHE_TRY(plan.measured, measure_algorithms(graph, options.target, plan, options.tuning));
+  }
+  return plan;
+}
+
 Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
                                                               const CompileOptions &options) {
-  if (!host_supports(options.target))
-    return fail(Error{.code = ErrorCode::unsupported,
-                      .message = "this machine cannot run code for the target",
-                      .expected = "at most " + host_target().name,
-                      .found = options.target.name});
+  LATHE_CHECK(require_host(options.target));
   auto executable = std::make_shared<Executable>();
   Executable &e = *executable;
   Stopwatch watch;
@@ -51,7 +55,9 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   LATHE_TRY(e.times_.each_pass, run_passes(graph, options.passes));
   e.graph_ = std::move(graph);
   e.times_.passes = watch.lap();
-  LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, options.plan));
+  LATHE_TRY(const PlanOptions plan, plan_options(e.graph_, options));
+  e.times_.tune = watch.lap();
+  LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, plan));
   e.times_.plan = watch.lap();
   e.memory_limit_ = options.memory.bytes;
 

@@ -5,6 +5,7 @@
 #include "ir/memory.h"
 #include "passes/pipeline.h"
 #include "runtime/thread_pool.h"
+#include "runtime/tune.h"
 #include "runtime/weights.h"
 
 #include <memory>
@@ -16,13 +17,19 @@ struct CompileOptions {
   PipelineOptions passes;
   MemoryLimit memory; // of everything that `Plan::memory_bytes` counts
   PlanOptions plan;   // where the search for a plan that keeps it begins
+  bool tune = false;  // measure what the cost model estimates
+  TuneOptions tuning;
   CompileOptions();
 };
 
 struct CompileTimes { // milliseconds
-  double passes = 0, plan = 0, codegen = 0, link = 0, pack = 0;
+  double passes = 0, tune = 0, plan = 0, codegen = 0, link = 0, pack = 0;
   std::vector<PassReport> each_pass;
 };
+
+// options.plan, with measured costs where tuning is asked for. `graph`: after the passes. Errors:
+// as measure_algorithms.
+Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options);
 
 // Immutable and shared by any number of threads.
 class Executable {

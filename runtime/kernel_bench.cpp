@@ -43,7 +43,7 @@ void fill(std::byte *memory, int64_t bytes, DType dtype) {
 } // namespace
 
 Result<KernelBench> KernelBench::create(const Plan &plan, const Graph &graph, size_t number,
-                                        Caches caches, int64_t images) {
+                                        Caches caches, int64_t images, size_t in_turns) {
   const Kernel &kernel = plan.kernels[number];
   KernelBench bench;
   LATHE_TRY(ObjectCode object, compile_kernels({&kernel.spec, 1}, plan.target));
@@ -66,7 +66,9 @@ Result<KernelBench> KernelBench::create(const Plan &plan, const Graph &graph, si
   for (Operand &o : operands)
     o.rotates = weights ? o.block.first == Space::weights
                         : o.block != output.block || !o.range.overlaps(output.range);
-  LATHE_CHECK(bench.place(std::move(operands), caches));
+  const int64_t cold_bytes =
+      caches == Caches::cold ? 2 * host_target().l3_bytes / int64_t(in_turns) : 0;
+  LATHE_CHECK(bench.place(std::move(operands), cold_bytes));
   for (std::vector<int64_t> &call : bench.calls_)
     for (const Affine &param : kernel.params) call.push_back(param.at(images));
   bench.memory_.push_back(allocate(size_t(whole_lines(kernel.scratch_bytes))));
@@ -75,7 +77,7 @@ Result<KernelBench> KernelBench::create(const Plan &plan, const Graph &graph, si
   return bench;
 }
 
-Result<void> KernelBench::place(std::vector<Operand> operands, Caches caches) {
+Result<void> KernelBench::place(std::vector<Operand> operands, int64_t cold_bytes) {
   // Each operand's address is that of a block's first byte and an offset.
   std::map<std::pair<Space, int>, int64_t> block_bytes;
   int64_t set_bytes = 0; // of all that rotates
@@ -85,9 +87,8 @@ Result<void> KernelBench::place(std::vector<Operand> operands, Caches caches) {
     else
       block_bytes[o.block] = std::max(block_bytes[o.block], o.range.end);
   }
-  const int64_t copies = caches == Caches::warm || set_bytes == 0
-                             ? 1
-                             : (2 * host_target().l3_bytes + set_bytes - 1) / set_bytes;
+  const int64_t copies =
+      cold_bytes == 0 || set_bytes == 0 ? 1 : (cold_bytes + set_bytes - 1) / set_bytes;
   std::map<std::pair<Space, int>, std::byte *> blocks;
   auto take = [&](int64_t bytes) {
     memory_.push_back(allocate(size_t(bytes)));

@@ -15,10 +15,11 @@ public:
 
   // Compiles the kernel's code. The plan's weights need no data, since all memory holds numbers
   // that are made up; `graph` is the one that the plan was made from. Neither is needed afterwards.
-  // Takes memory for the operands, when cold also for two times the last-level cache. Errors: as
+  // Takes memory for the operands, when cold also for two times the last-level cache; kernels that
+  // run in turns with others, `in_turns` of them, need only their share of that. Errors: as
   // compile_kernels and JitCode::link; limit, where there is not enough memory.
   static Result<KernelBench> create(const Plan &plan, const Graph &graph, size_t kernel,
-                                    Caches caches, int64_t images = 1);
+                                    Caches caches, int64_t images = 1, size_t in_turns = 1);
 
   // All tasks of the kernel on this thread, once: seconds.
   double run();
@@ -28,7 +29,7 @@ public:
 private:
   KernelBench() = default;
   struct Operand;
-  Result<void> place(std::vector<Operand> operands, Caches caches);
+  Result<void> place(std::vector<Operand> operands, int64_t cold_bytes);
 
   std::unique_ptr<JitCode> code_;
   KernelFunction function_ = nullptr;

@@ -8,13 +8,6 @@
 namespace lathe {
 namespace {
 
-// How a convolution is computed, whatever its window.
-std::string method(const ConvSpec &spec) {
-  if (!spec.winograd) return "direct";
-  const Size2 m = spec.winograd->outputs;
-  return m.h == m.w ? fmt::format("winograd {}", m.h) : fmt::format("winograd {}x{}", m.h, m.w);
-}
-
 // Multiplications by Winograd's algorithm for one of the direct one's.
 double product_share(const Kernel &kernel) {
   auto *conv = std::get_if<ConvSpec>(&kernel.spec);
@@ -44,7 +37,7 @@ struct Algorithm {
   std::string stage(const ConvSpec &spec, size_t first_operand) const {
     const Shape &w = graph.shape(kernel.operands[first_operand + ConvSpec::weights].value);
     const bool grouped = param(ConvSpec::groups) > 1, depthwise = grouped && w[1] == 1;
-    std::string text = fmt::format("{}{} {}x{}", method(spec),
+    std::string text = fmt::format("{}{} {}x{}", algorithm_name(spec.winograd),
                                    depthwise ? " depthwise"
                                    : grouped ? " grouped"
                                              : "",

@@ -1,5 +1,4 @@
-// Which algorithm computes each convolution: a model of what the candidates take, from counted work
-// and traffic, and a budget for what transformed weights add.
+// What the algorithms for a convolution take: a model of counted work and traffic.
 #include "passes/plan/planner.h"
 
 #include <cmath>
@@ -97,83 +96,6 @@ int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &targ
     best = rows;
   }
   return best;
-}
-
-namespace {
-
-// What may replace the direct algorithm for a kernel of this size.
-std::vector<Winograd> candidates(const Conv &op) {
-  if (op.stride != Size2{} || op.dilation != Size2{}) return {};
-  std::vector<Winograd> result;
-  for (int64_t h : {1, 2, 4})
-    for (int64_t w : {1, 2, 4}) {
-      const Winograd tile{{h, w}, op.kernel};
-      const auto [points_h, points_w] = tile.points();
-      // A transform of more points loses too many digits, at least nested in another one.
-      const int64_t most = points_h == 1 || points_w == 1 ? 8 : 6;
-      if ((h == 1) == (op.kernel.h == 1) && (w == 1) == (op.kernel.w == 1) && h * w > 1 &&
-          has_winograd(h, op.kernel.h) && has_winograd(w, op.kernel.w) &&
-          std::max(points_h, points_w) <= most)
-        result.push_back(tile);
-    }
-  return result;
-}
-
-struct Candidate {
-  size_t node;
-  Winograd winograd;
-  double gain;  // in FMAs
-  double bytes; // that its weights add
-};
-
-} // namespace
-
-Algorithms choose_algorithms(const Graph &graph, const Schedule &schedule, const Target &target,
-                             const PlanOptions &options) {
-  Algorithms chosen(graph.nodes.size());
-  if (options.strict) return chosen;
-  double budget = 0;
-  std::vector<Candidate> menu;
-  for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    const Node &node = graph.nodes[n];
-    auto *op = std::get_if<Conv>(&node.op);
-    auto *dense = std::get_if<Dense>(&node.op);
-    if (!(op || dense) || !graph.constant(node.inputs[1])) continue;
-    const double bytes = 4 * double(element_count(graph.shape(node.inputs[1])));
-    budget += options.weight_budget * bytes;
-    if (!op || schedule.previous[n] >= 0) continue;
-    const int reader = schedule.reader(n);
-    if (reader >= 0 && std::holds_alternative<Conv>(graph.nodes[size_t(reader)].op)) continue;
-    if (options.any_algorithm) {
-      const std::vector<Winograd> all = candidates(*op);
-      const size_t pick = size_t(*options.any_algorithm + n) % (all.size() + 1);
-      if (pick < all.size()) chosen[n] = all[pick];
-      continue;
-    }
-    const ConvShape shape =
-        conv_shape(*op, graph.shape(node.inputs[0]), graph.shape(node.outputs[0]));
-    const double direct = direct_cost(shape, target);
-    for (const Winograd &w : candidates(*op)) {
-      const double cost = winograd_cost(shape, w, winograd_block(shape, w, target), target);
-      const auto [h, v] = w.points();
-      const double factor = double(h * v) / double(op->kernel.h * op->kernel.w);
-      if (cost < direct) menu.push_back({n, w, direct - cost, bytes * (factor - 1)});
-    }
-  }
-  // The most gain for a byte first; a better candidate may replace another of the same layer.
-  std::ranges::sort(menu, [](const Candidate &a, const Candidate &b) {
-    return a.gain * b.bytes > b.gain * a.bytes;
-  });
-  std::vector<double> gained(graph.nodes.size()), added(graph.nodes.size());
-  for (const Candidate &c : menu) {
-    const double bytes = c.bytes - added[c.node];
-    if (c.gain <= gained[c.node] || bytes > budget) continue;
-    budget -= bytes;
-    gained[c.node] = c.gain;
-    added[c.node] = c.bytes;
-    chosen[c.node] = c.winograd;
-  }
-  return chosen;
 }
 
 } // namespace lathe

@@ -5,7 +5,7 @@ namespace lathe {
 PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &o)
     : graph(g), options(o), uses(graph), batched(images_are_independent(graph)),
       schedule(make_schedule(graph, uses, options)),
-      algorithms(choose_algorithms(graph, schedule, target, options)),
+      choices(choose_algorithms(graph, schedule, target, options)),
       storage(graph, batched, schedule.last_reader, options.jitter) {
   plan.name = graph.name;
   plan.target = target;

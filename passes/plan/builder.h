@@ -15,7 +15,7 @@ public:
   const Uses uses;
   const bool batched;
   const Schedule schedule;
-  const Algorithms algorithms;
+  const std::vector<Choice> choices; // per node, of its algorithm
   StorageMap storage;
   Plan plan;
   int current = 0; // the node that is being lowered

@@ -122,7 +122,7 @@ struct Lowering {
       const Shape &w = b.graph.shape(layer->inputs[1]), &y = b.graph.shape(layer->outputs[0]);
       const int64_t panel = conv_tile(b.plan.target, y[1] / op.groups).panel();
       Operands operands;
-      const auto &winograd = b.algorithms[size_t(layer - b.graph.nodes.data())];
+      const std::optional<Winograd> winograd = choice(*layer).algorithm();
       LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels,
                                              op.groups, panel, winograd, node));
       operands.add(weights, layer->inputs[1]);
@@ -171,9 +171,13 @@ struct Lowering {
     const Storage output = request.output;
     LATHE_TRY(Kernel kernel, conv_kernel(std::move(request), b.plan.target, b.batched));
     kernel.flops_per_image = 2 * multiplies;
+    if (chain.convolutions.size() == 1) kernel.choice = choice(*chain.convolutions[0]);
     const Node whole = described(chain);
     b.append(std::move(kernel), operands.storages, std::move(operands.ids), &whole);
     return b.deliver(output, result, node);
+  }
+  const Choice &choice(const Node &layer) const {
+    return b.choices[size_t(&layer - b.graph.nodes.data())];
   }
   // The node with the names of all that its kernel computes, in the order of the source.
   static Node described(const Chain &chain) {

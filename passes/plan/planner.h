@@ -125,7 +125,7 @@ RowTiles split_row(int64_t width, int64_t most_pixels);
 
 // Bytes that stream in the time of one vector FMA. Measured on Zen 4 with AVX-512 (one FMA in a
 // cycle of 0.27 ns); where an FMA takes half a cycle, vectors and rates are of half the size too.
-constexpr double memory_rate = 5, l3_rate = 14;
+constexpr double memory_rate = 5, l3_rate = 14, fma_seconds = 0.27e-9;
 
 // What a convolution's cost depends on, per image.
 struct ConvShape {
@@ -141,9 +141,9 @@ double winograd_cost(const ConvShape &shape, const Winograd &winograd, int64_t b
 // Rows of tiles that a task should take.
 int64_t winograd_block(const ConvShape &shape, const Winograd &winograd, const Target &target);
 
-using Algorithms = std::vector<std::optional<Winograd>>; // per node; none: direct
-Algorithms choose_algorithms(const Graph &graph, const Schedule &schedule, const Target &target,
-                             const PlanOptions &options);
+// Per node.
+std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedule,
+                                      const Target &target, const PlanOptions &options);
 
 // A convolution with everything about its surroundings known; or a chain of them, the last one
 // first, in which each reads only what the next one makes.

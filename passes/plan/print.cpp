@@ -167,6 +167,9 @@ std::string print(const Plan &plan) {
     text += fmt::format("kernel {} {}\n  computes {}; tasks {}, grain {}, scratch {}\n", i,
                         kernel_name(k.spec, plan.target), fmt::join(k.sources, " + "),
                         show(k.tasks), k.grain, k.scratch_bytes);
+    if (!k.choice.candidates.empty())
+      text += fmt::format("  {}: {}\n", k.choice.candidates[0].measured ? "measured" : "estimated",
+                          to_string(k.choice));
     for (size_t o = 0; o < k.operands.size(); ++o)
       text += fmt::format("  {} {}\n", int(o) == k.output ? "out" : "in ", show(k.operands[o]));
     text += "  params";

@@ -237,8 +237,8 @@ TEST_CASE("profile: a table, JSON, a page and a trace of the same kernels") {
   double share = 0;
   for (const auto &kernel : profile["kernels"]) {
     for (const char *key :
-         {"name", "layers", "algorithm", "shape", "median_ms", "share", "flops", "gflops",
-          "percent_of_peak", "bytes", "gb_per_s", "roofline_ms", "times_roofline"})
+         {"name", "layers", "algorithm", "candidates", "shape", "median_ms", "share", "flops",
+          "gflops", "percent_of_peak", "bytes", "gb_per_s", "roofline_ms", "times_roofline"})
       CHECK(kernel.contains(key));
     share += kernel["share"].get<double>();
   }
@@ -248,6 +248,13 @@ TEST_CASE("profile: a table, JSON, a page and a trace of the same kernels") {
   const auto &first = profile["kernels"].front();
   CHECK(first["layers"].front() == "conv1");
   CHECK(first["algorithm"] == "direct 5x5 + average pool");
+  REQUIRE(first["candidates"].size() == 2);
+  CHECK(first["candidates"][0]["algorithm"] == "direct");
+  CHECK(first["candidates"][0]["verdict"] == "chosen");
+  CHECK(first["candidates"][0]["estimated_us"].get<double>() > 0);
+  CHECK(first["candidates"][0]["measured_us"].is_null());
+  CHECK(first["candidates"][1]["algorithm"] == "winograd 2");
+  CHECK(first["candidates"][1]["extra_weight_bytes"].get<int64_t>() > 0);
   CHECK(first["shape"] == "1x32x32 to 6x14x14");
   CHECK(first["flops"] == 2 * 2 * 28 * 28 * 6 * 25);
   CHECK(first["input_bytes"] == 2 * 32 * 32 * 4);
@@ -327,6 +334,19 @@ TEST_CASE("explain says what became of a layer") {
   expect("explain googlenet inception_3a.5x5_reduce", 0, {"merge_siblings put it into"});
   expect("explain lenet5", 0, {"kernel 0: ", "conv1", "average_pool"});
   expect("explain lenet5 nobody", 2, {"the model has no such layer", "nobody"});
+}
+
+TEST_CASE("what was considered for a convolution, and --tune") {
+  const std::string layer = "explain squeezenet1_1 features.3.expand3x3";
+  expect(layer, 0,
+         {"candidate direct", "candidate winograd 4", "estimated ", " bytes", ": chosen"});
+  expect(layer + " --weight-budget 0", 0, {"over the weight budget"});
+  CHECK(!lathe_command(layer + " --numerics strict").out.contains("candidate"));
+  expect("dump squeezenet1_1 --emit plan", 0, {"  estimated: direct "});
+  expect(layer + " --tune", 0, {"estimated ", ", measured "});
+  expect("run squeezenet1_1 --tune --top 1 -v", 0, {"tune  "});
+  expect("dump lenet5 --emit plan --tune --numerics strict", 0, {"plan "});
+  expect("dump lenet5 --emit plan --tune --target-cpu neon", 4, {"cannot run code", "neon"});
 }
 
 TEST_CASE("-v says what each step cost") {
