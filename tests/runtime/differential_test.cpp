@@ -168,7 +168,7 @@ TEST_CASE("random graphs compute what the evaluator computes, on every target of
   for (uint64_t seed = 0; seed < 120; ++seed)
     for (const Target &target : runnable_targets()) {
       check_random(seed, {target});
-      check_random(seed, {target, {}, {.any_algorithm = seed}});
+      if (seed % 3 == 0) check_random(seed, {target, {}, {.any_algorithm = seed}});
     }
 }
 
@@ -243,7 +243,7 @@ TEST_CASE("chains of convolutions, small blocks and odd pitches change no bit") 
 
 TEST_CASE("small blocks and odd pitches change no bit of Winograd's either") {
   int transformed = 0; // kernels
-  for (uint64_t seed = 300; seed < 500; ++seed) {
+  for (uint64_t seed = 300; seed < 380; ++seed) {
     CAPTURE(seed);
     Graph graph = random_graph(seed);
     auto inputs = random_inputs(graph, seed, 3);
@@ -259,14 +259,14 @@ TEST_CASE("small blocks and odd pitches change no bit of Winograd's either") {
       for (size_t j = 0; j < outputs.size(); ++j) CHECK(same_bits(outputs[j], expected[j]));
     }
   }
-  CHECK(transformed > 60);
+  CHECK(transformed > 20);
 }
 
 TEST_CASE("every algorithm of a convolution agrees with the reference on odd sizes") {
   int transformed = 0; // kernels
   for (Size2 kernel : {Size2{3, 3}, {5, 5}, {1, 7}, {7, 1}, {1, 3}, {5, 1}, {3, 5}})
     for (int64_t groups : {1, 2})
-      for (int64_t size : {1, 7, 13}) {
+      for (int64_t size : {groups == 1 ? 13 : 7, 1}) {
         CAPTURE(kernel.h);
         CAPTURE(kernel.w);
         CAPTURE(size);
@@ -289,7 +289,7 @@ TEST_CASE("every algorithm of a convolution agrees with the reference on odd siz
         auto references = evaluate(graph, inputs);
         REQUIRE_MESSAGE(references, to_string(references.error()));
         for (const Target &target : runnable_targets())
-          for (uint64_t pick = 0; pick < 9; ++pick) {
+          for (uint64_t pick = 0; pick < 5; ++pick) {
             auto executable = try_compile(graph, target, {}, {.any_algorithm = pick});
             REQUIRE_MESSAGE(executable, to_string(executable.error()));
             for (const Kernel &kernel : (*executable)->plan().kernels)
@@ -298,7 +298,7 @@ TEST_CASE("every algorithm of a convolution agrees with the reference on odd siz
             check(*executable, inputs, *references);
           }
       }
-  CHECK(transformed > 500);
+  CHECK(transformed > 200);
 }
 
 TEST_CASE("every optional pass can be left out") {
