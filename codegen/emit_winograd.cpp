@@ -163,10 +163,11 @@ void WinogradInput::call(Emitter &e, IrValue from, IrValue row, IrValue pixel, I
   e.ir.CreateCall(function_, {from, to, row, pixel, point, channels});
 }
 
-WinogradOutput::WinogradOutput(llvm::Module &module, const Target &target, const std::string &name,
+WinogradOutput::WinogradOutput(llvm::Module &module, const Target &whole, const std::string &name,
                                const ConvSpec &spec)
     : function_(internal_function(module, name, 3 + operands_of(spec.post),
                                   7 + 2 * operands_of(spec.post))) {
+  const Target target = with_lanes(whole, spec.lanes);
   Emitter e(module, target, function_);
   unsigned next = 0;
   auto take = [&] { return static_cast<IrValue>(function_->getArg(next++)); };

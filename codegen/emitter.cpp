@@ -530,6 +530,11 @@ IrValue Emitter::integer_binary(BinaryKind kind, IrValue a, IrValue b) {
   return ir.CreateSelect(ir.CreateICmpSLT(a, zero(type)), mul(a, b), a);
 }
 
+Target with_lanes(Target target, int64_t lanes) {
+  target.vector_bytes = int(lanes * 4);
+  return target;
+}
+
 IrValue emit_steps(Emitter &e, const std::vector<FusedOp> &steps, IrValue value,
                    const std::function<IrValue(int)> &operand) {
   int next = 0;

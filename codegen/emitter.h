@@ -106,6 +106,9 @@ private:
   int first_param_ = 0;
 };
 
+// The target, but with vectors of so many lanes.
+Target with_lanes(Target target, int64_t lanes);
+
 // Applies a layer's fused steps to `value`; `operand(i)` loads the i-th one's second operand.
 IrValue emit_steps(Emitter &e, const std::vector<FusedOp> &steps, IrValue value,
                    const std::function<IrValue(int)> &operand);

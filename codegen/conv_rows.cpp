@@ -1,0 +1,106 @@
+// Source rows of a convolution in scratch: copied, gathered, padded with zeros.
+#include "codegen/conv_parts.h"
+
+namespace lathe {
+
+using C = ConvSpec;
+
+void SourceRows::copy(Emitter &e, IrValue input, IrValue group, IrValue first) const {
+  e.loop(param(e, C::scratch_rows), [&](IrValue r) {
+    IrValue row = e.add(first, r);
+    border(e, r, row, [&](IrValue to) {
+      copy_row(e, group, e.offset(input, e.mul(row, param(e, C::in_row))), to);
+    });
+  });
+}
+
+void SourceRows::border(Emitter &e, IrValue r, IrValue row,
+                        const std::function<void(IrValue)> &fill) const {
+  IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
+  IrValue row_bytes = e.mul(param(e, C::scratch_cols), pixel);
+  IrValue left = e.mul(param(e, C::pad_left), pixel), inner = e.mul(param(e, C::in_cols), pixel);
+  IrValue to = e.offset(stage_.scratch(e), e.mul(r, row_bytes));
+  auto zeros = [&](IrValue from, IrValue bytes) {
+    e.for_lanes(e.div(bytes, e.constant(4)), [&](IrValue first, IrValue mask) {
+      e.store(e.zero(e.vector()), e.offset(from, e.mul(first, e.constant(4))), mask);
+    });
+  };
+  e.when(
+      e.ir.CreateICmpULT(row, param(e, C::in_rows)), // a negative one is huge
+      [&] {
+        zeros(to, left);
+        IrValue middle = e.offset(to, left);
+        fill(middle);
+        zeros(e.offset(middle, inner), e.sub(e.sub(row_bytes, left), inner));
+      },
+      [&] { zeros(to, row_bytes); });
+}
+
+void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) const {
+  IrValue channels = param(e, C::in_channels), columns = param(e, C::in_cols);
+  IrValue pixel = param(e, C::in_pixel), four = e.constant(4);
+  IrValue pixel_bytes = e.mul(channels, four);
+  IrValues vectors; // of this group
+  for (size_t i = 0; i < operands_of(spec_.pre); ++i)
+    vectors.push_back(e.offset(stage_.operand(e, C::first_vector + spec_.bias + int(i)),
+                               e.mul(group, pixel_bytes)));
+  // `count` channels of one pixel, or, without `pre`, of several that follow each other.
+  auto copy = [&](IrValue source, IrValue target, IrValue count) {
+    e.for_lanes(count, [&](IrValue first, IrValue mask) {
+      IrValue bytes = e.mul(first, four);
+      auto load = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
+      IrValue value =
+          emit_steps(e, spec_.pre, load(source), [&](int i) { return load(vectors[size_t(i)]); });
+      e.store(value, e.offset(target, bytes), mask);
+    });
+  };
+  if (spec_.prologue == Prologue::copy) {
+    auto pixel_by_pixel = [&] {
+      e.loop(columns, [&](IrValue x) {
+        copy(e.offset(from, e.mul(x, pixel)), e.offset(to, e.mul(x, pixel_bytes)), channels);
+      });
+    };
+    if (!spec_.pre.empty()) return pixel_by_pixel();
+    return e.when(
+        e.ir.CreateICmpEQ(pixel, pixel_bytes), [&] { copy(from, to, e.mul(columns, channels)); },
+        pixel_by_pixel);
+  }
+  IrValue first = spec_.gathered > 0 ? interleave(e, from, to, vectors) : e.constant(0);
+  IrValue channel = param(e, C::in_channel);
+  e.loop(channels, [&](IrValue c) {
+    IrValue bytes = e.mul(c, four);
+    IrValue source = e.offset(from, e.mul(c, channel)), target = e.offset(to, bytes);
+    IrValues factors;
+    for (IrValue vector : vectors) factors.push_back(e.load(e.f32, e.offset(vector, bytes)));
+    e.loop(first, columns, e.constant(1), [&](IrValue x) {
+      IrValue value = e.load(e.f32, e.offset(source, e.mul(x, pixel)));
+      value = emit_steps(e, spec_.pre, value, [&](int i) { return factors[size_t(i)]; });
+      e.store(value, e.offset(target, e.mul(x, pixel_bytes)));
+    });
+  });
+}
+
+// Gathers a few channels of a picture whose columns are contiguous, a vector of columns at a
+// time. Returns how many columns it did: none where they are not contiguous.
+IrValue SourceRows::interleave(Emitter &e, IrValue from, IrValue to, const IrValues &pre) const {
+  const int64_t lanes = e.target.lanes(), count = spec_.gathered;
+  IrValue contiguous = e.ir.CreateICmpEQ(param(e, C::in_pixel), e.constant(4));
+  IrValue columns = e.mul(e.div(param(e, C::in_cols), e.constant(lanes)), e.constant(lanes));
+  IrValue done = e.ir.CreateSelect(contiguous, columns, e.constant(0));
+  e.loop(e.constant(0), done, e.constant(lanes), [&](IrValue x) {
+    IrValues values;
+    for (int64_t c = 0; c < count; ++c) {
+      IrValue at = e.add(e.mul(e.constant(c), param(e, C::in_channel)), e.mul(x, e.constant(4)));
+      IrValue value = emit_steps(e, spec_.pre, e.load(e.vector(), e.offset(from, at)), [&](int i) {
+        return e.broadcast(e.load(e.f32, e.offset(pre[size_t(i)], c * 4)), lanes);
+      });
+      values.push_back(value);
+    }
+    IrValue row = e.offset(to, e.mul(x, e.constant(count * 4)));
+    IrValues mixed = e.interleave(values);
+    for (int64_t c = 0; c < count; ++c) e.store(mixed[size_t(c)], e.offset(row, c * lanes * 4));
+  });
+  return done;
+}
+
+} // namespace lathe
