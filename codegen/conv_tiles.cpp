@@ -10,17 +10,12 @@ namespace {
 // Weights come from memory, in the order of use. Measured on Zen 4, 8 to 64 KB do alike.
 constexpr int64_t prefetch_ahead = 16 << 10;
 
-using Arguments = RegisterTiles::Arguments;
+using A = RegisterTiles::Arguments;
 
-// Those that every tile function has, pointers first; before the post operands' addresses and
-// pitches.
-std::array<IrValue Arguments::*, 12> fixed_arguments() {
-  using A = Arguments;
-  return {&A::source,        &A::weights,       &A::bias,     &A::out,
-          &A::live_channels, &A::pixel_step,    &A::tap_rows, &A::tap_row_pitch,
-          &A::tap_cols,      &A::tap_col_pitch, &A::depth,    &A::out_pixel};
-}
-constexpr size_t pointers = 4;
+// A tile function's addresses and numbers, in order; those of the post operands follow each list.
+constexpr std::array addresses{&A::source, &A::weights, &A::bias, &A::out};
+constexpr std::array numbers{&A::live_channels, &A::pixel_step,    &A::tap_rows, &A::tap_row_pitch,
+                             &A::tap_cols,      &A::tap_col_pitch, &A::depth,    &A::out_pixel};
 
 } // namespace
 
@@ -40,8 +35,9 @@ void RegisterTiles::row(Emitter &e, Arguments a, IrValue large, IrValue tiles, I
     for (size_t i = 0; i < post.size(); ++i)
       a.post[i] = e.offset(post[i], e.mul(first_pixel, a.post_pixel[i]));
     IrValues all;
-    for (IrValue Arguments::*field : fixed_arguments()) all.push_back(a.*field);
+    for (auto field : addresses) all.push_back(a.*field);
     all.insert(all.end(), a.post.begin(), a.post.end());
+    for (auto field : numbers) all.push_back(a.*field);
     all.insert(all.end(), a.post_pixel.begin(), a.post_pixel.end());
     e.ir.CreateCall(function, all);
   };
@@ -59,23 +55,16 @@ void RegisterTiles::row(Emitter &e, Arguments a, IrValue large, IrValue tiles, I
 llvm::Function *RegisterTiles::function(const std::string &kernel, int64_t pixels) {
   const std::string name = fmt::format("{}.tile_{}x{}", kernel, pixels, spec_.panel());
   if (llvm::Function *known = module_.getFunction(name)) return known;
-  llvm::LLVMContext &context = module_.getContext();
-  llvm::Type *p = llvm::PointerType::get(context, 0), *w = llvm::Type::getInt64Ty(context);
   const size_t extra = operands_of(spec_.post);
-  std::vector<llvm::Type *> types(pointers, p);
-  types.resize(fixed_arguments().size(), w);
-  types.insert(types.end(), extra, p);
-  types.insert(types.end(), extra, w);
-  auto *function =
-      llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
-                             llvm::Function::InternalLinkage, name, module_);
-  function->addFnAttr(llvm::Attribute::NoInline);
+  llvm::Function *function =
+      internal_function(module_, name, addresses.size() + extra, numbers.size() + extra);
   Emitter e(module_, target_, function);
   unsigned next = 0;
   auto take = [&] { return static_cast<IrValue>(function->getArg(next++)); };
   Arguments a{};
-  for (IrValue Arguments::*field : fixed_arguments()) a.*field = take();
+  for (auto field : addresses) a.*field = take();
   for (size_t i = 0; i < extra; ++i) a.post.push_back(take());
+  for (auto field : numbers) a.*field = take();
   for (size_t i = 0; i < extra; ++i) a.post_pixel.push_back(take());
   body(e, a, pixels);
   e.ir.CreateRetVoid();

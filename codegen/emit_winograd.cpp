@@ -8,6 +8,9 @@
 namespace lathe {
 namespace {
 
+// Vectors that are spilled stay within cache lines.
+constexpr const char *aligned_stack = "stackrealign";
+
 bool near(double a, double b) { return std::abs(a - b) <= 1e-12 * (1 + std::abs(a)); }
 
 // Terms of a sum: coefficient times vector.
@@ -116,19 +119,6 @@ std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Ma
   return whole;
 }
 
-llvm::Function *internal_function(llvm::Module &module, const std::string &name, size_t pointers,
-                                  size_t integers) {
-  llvm::LLVMContext &context = module.getContext();
-  std::vector<llvm::Type *> types(pointers, llvm::PointerType::get(context, 0));
-  types.resize(pointers + integers, llvm::Type::getInt64Ty(context));
-  auto *function =
-      llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
-                             llvm::Function::InternalLinkage, name, module);
-  function->addFnAttr(llvm::Attribute::NoInline);
-  function->addFnAttr("stackrealign"); // vectors that are spilled stay within cache lines
-  return function;
-}
-
 } // namespace
 
 WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd) {
@@ -137,6 +127,7 @@ WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const W
   function_ = module.getFunction(name);
   if (function_) return;
   function_ = internal_function(module, name, 2, 4);
+  function_->addFnAttr(aligned_stack);
   Emitter e(module, target, function_);
   auto argument = [&](unsigned i) { return static_cast<IrValue>(function_->getArg(i)); };
   IrValue from = argument(0), to = argument(1), row = argument(2), pixel = argument(3),
@@ -167,6 +158,7 @@ WinogradOutput::WinogradOutput(llvm::Module &module, const Target &whole, const 
                                const ConvSpec &spec)
     : function_(internal_function(module, name, 3 + operands_of(spec.post),
                                   7 + 2 * operands_of(spec.post))) {
+  function_->addFnAttr(aligned_stack);
   const Target target = with_lanes(whole, spec.lanes);
   Emitter e(module, target, function_);
   unsigned next = 0;

@@ -530,6 +530,18 @@ IrValue Emitter::integer_binary(BinaryKind kind, IrValue a, IrValue b) {
   return ir.CreateSelect(ir.CreateICmpSLT(a, zero(type)), mul(a, b), a);
 }
 
+llvm::Function *internal_function(llvm::Module &module, const std::string &name, size_t pointers,
+                                  size_t integers) {
+  llvm::LLVMContext &context = module.getContext();
+  std::vector<llvm::Type *> types(pointers, llvm::PointerType::get(context, 0));
+  types.resize(pointers + integers, llvm::Type::getInt64Ty(context));
+  auto *function =
+      llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
+                             llvm::Function::InternalLinkage, name, module);
+  function->addFnAttr(llvm::Attribute::NoInline);
+  return function;
+}
+
 Target with_lanes(Target target, int64_t lanes) {
   target.vector_bytes = int(lanes * 4);
   return target;

@@ -106,6 +106,10 @@ private:
   int first_param_ = 0;
 };
 
+// A function that only the module's kernels call: of so many addresses, then so many i64.
+llvm::Function *internal_function(llvm::Module &module, const std::string &name, size_t pointers,
+                                  size_t integers);
+
 // The target, but with vectors of so many lanes.
 Target with_lanes(Target target, int64_t lanes);
 
