@@ -114,7 +114,7 @@ std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedu
     choice.candidates =
         candidates(*op, graph.shape(node.inputs[0]), graph.shape(node.outputs[0]), bytes, target);
     if (options.any_algorithm)
-      choice.chosen = size_t(*options.any_algorithm + n) % choice.candidates.size();
+      choice.chosen = size_t(*options.any_algorithm + n + 1) % choice.candidates.size();
     else
       add_measurements(choice, options.measured);
   }
