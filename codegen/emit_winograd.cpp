@@ -104,7 +104,7 @@ IrValues transform(Emitter &e, Matrix m, IrValues x) {
   return y;
 }
 
-// columns * x * rows^T, for x as rows of vectors: down the columns first.
+// columns * x * rows^T, for x as rows of vectors: height (down the columns) before width.
 std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Matrix &rows,
                                      const std::function<IrValue(int64_t, int64_t)> &x) {
   std::vector<IrValues> half(static_cast<size_t>(columns.rows));

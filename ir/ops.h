@@ -123,6 +123,10 @@ struct Conv {
                            field("pre", &Conv::pre), field("post", &Conv::post));
   }
 };
+// A sum over channels at every pixel, 1x1 in steps of one.
+inline bool is_pointwise(const Conv &conv) {
+  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
+}
 
 // x: N,K; w: M,K (row-major rows of the product x * w^T); optional bias: M; operands of `post`.
 struct Dense {

@@ -1,6 +1,7 @@
 #include "ir/winograd.h"
 
 #include <cmath>
+#include <fmt/format.h>
 #include <map>
 #include <mutex>
 
@@ -63,6 +64,11 @@ WinogradMatrices make(int64_t outputs, int64_t taps) {
 }
 
 } // namespace
+
+std::string to_string(const Winograd &winograd) {
+  const Size2 m = winograd.outputs;
+  return m.h == m.w ? fmt::format("{}", m.h) : fmt::format("{}x{}", m.h, m.w);
+}
 
 bool has_winograd(int64_t outputs, int64_t taps) {
   const int64_t n = outputs + taps - 1;

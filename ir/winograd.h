@@ -35,6 +35,8 @@ struct Winograd {
   bool operator==(const Winograd &) const = default;
 };
 
+std::string to_string(const Winograd &winograd); // its outputs: "4", "2x4"
+
 // Whether there is a set of points for it.
 bool has_winograd(int64_t outputs, int64_t taps);
 const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps);

@@ -21,13 +21,8 @@ inline void take_over(Graph &graph, Uses &uses, int layer, int reader) {
 }
 
 // A recipe, for ops that are known to fit their inputs.
-inline ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
+inline ConstantRef recipe(Op op, std::vector<ConstantRef> inputs) {
   return computed_constant(std::move(op), std::move(inputs)).value();
-}
-
-// A sum over channels at every pixel.
-inline bool is_pointwise(const Conv &conv) {
-  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
 }
 
 inline bool commutes(BinaryKind kind) {

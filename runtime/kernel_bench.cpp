@@ -24,8 +24,6 @@ struct KernelBench::Operand {
 
 namespace {
 
-int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 // Numbers around 0 where there may be floats; where there are none, zeros: good indices.
 void fill(std::byte *memory, int64_t bytes, DType dtype) {
   if (dtype != DType::f32) {
@@ -127,15 +125,6 @@ double KernelBench::run() {
   const auto start = std::chrono::steady_clock::now();
   function_(call.data(), 0, tasks_, scratch_);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double KernelBench::median_seconds(double duration) {
-  run();
-  std::vector<double> samples;
-  const auto start = std::chrono::steady_clock::now();
-  const auto end = start + std::chrono::duration<double>(duration);
-  while (samples.size() < 5 || std::chrono::steady_clock::now() < end) samples.push_back(run());
-  return median(std::move(samples));
 }
 
 } // namespace lathe

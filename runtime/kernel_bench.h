@@ -23,8 +23,6 @@ public:
 
   // All tasks of the kernel on this thread, once: seconds.
   double run();
-  // The median of runs for about so many seconds, five at least, after one that does not count.
-  double median_seconds(double duration);
 
 private:
   KernelBench() = default;
