@@ -5,7 +5,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Vectors that are spilled stay within cache lines.
@@ -233,4 +233,4 @@ void WinogradOutput::call(Emitter &e, const Arguments &a) const {
   e.ir.CreateCall(function_, all);
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <memory>
 #include <sys/mman.h>
 
-namespace lathe {
+namespace lathe::core {
 
 // Bytes, rounded up to whole cache lines.
 constexpr int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -23,4 +23,4 @@ inline Memory allocate(size_t bytes) {
   return {static_cast<std::byte *>(memory), [](std::byte *p) { std::free(p); }};
 }
 
-} // namespace lathe
+} // namespace lathe::core

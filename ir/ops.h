@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // One entry of an op's field list.
 template <typename Struct, typename Member> struct Field {
@@ -401,4 +401,4 @@ template <LayerOp L> size_t inputs_of(const L &layer) {
   return post_input(layer) + operands_of(layer.post);
 }
 
-} // namespace lathe
+} // namespace lathe::core

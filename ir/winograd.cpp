@@ -5,7 +5,7 @@
 #include <map>
 #include <mutex>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // The finite points; infinity is always one more.
@@ -84,4 +84,4 @@ const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps) {
   return place->second;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // a (N,K) times b (M,K) transposed.
@@ -122,4 +122,4 @@ int64_t compose_convolutions(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 ConstantRef binary(BinaryKind kind, ConstantRef a, ConstantRef b) {
@@ -49,4 +49,4 @@ int64_t fold_batch_norm(Graph &graph) {
   });
 }
 
-} // namespace lathe
+} // namespace lathe::core

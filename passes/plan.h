@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // A quantity that grows with the number of images: per_image * images + fixed.
 struct Affine {
@@ -422,4 +422,4 @@ std::string print(const Plan &plan);
 // simulates the plan element by element for `images` images.
 Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images);
 
-} // namespace lathe
+} // namespace lathe::core

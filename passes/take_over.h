@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace lathe {
+namespace lathe::core {
 
 // `layer` makes the result of `reader` from now on, under the reader's name in `fused`; the reader
 // is left without operands, for drop_emptied. `uses` stays right.
@@ -79,4 +79,4 @@ template <typename Absorb> int64_t absorb_into_layers(Graph &graph, const Absorb
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr std::byte nan{0xff}; // four of them: a NaN
@@ -342,4 +342,4 @@ Result<std::vector<Tensor>> run_guarded(const Executable &executable,
   return Runner(executable, inputs, images, options).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -12,7 +12,7 @@
 #include <map>
 #include <random>
 
-namespace lathe {
+namespace lathe::core {
 
 struct KernelBench::Operand {
   std::pair<Space, int> block; // of memory, within which the plan places it
@@ -127,4 +127,4 @@ double KernelBench::run() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include "codegen/codegen.h"
 #include "ir/memory.h"
 
-namespace lathe {
+namespace lathe::core {
 
 class KernelBench {
 public:
@@ -38,4 +38,4 @@ private:
   size_t next_ = 0;                         // of them
 };
 
-} // namespace lathe
+} // namespace lathe::core

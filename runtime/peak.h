@@ -4,7 +4,7 @@
 #include "ir/target.h"
 #include "runtime/thread_pool.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // f32 fused multiply-adds (or multiplies and adds, without FMA) on registers, one thread, best of a
 // few short runs: GFLOP/s.
@@ -15,4 +15,4 @@ double measure_peak_gflops(const Target &target);
 // some tenths of a second.
 double measure_bandwidth_gbs(ThreadPool *pool = nullptr);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 void relax() {
@@ -126,4 +126,4 @@ FlushSubnormals::FlushSubnormals() : before_(0) {}
 FlushSubnormals::~FlushSubnormals() = default;
 #endif
 
-} // namespace lathe
+} // namespace lathe::core

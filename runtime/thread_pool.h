@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // CPUs that this process may really use: its affinity and its cgroup's quota.
 int usable_cpus();
@@ -56,4 +56,4 @@ private:
   uint64_t before_;
 };
 
-} // namespace lathe
+} // namespace lathe::core

@@ -11,7 +11,7 @@
 #include <system_error>
 #include <utility>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // [M][C/groups][kh][kw] -> [group][panel][kh][kw][channel][lane], lanes behind the last channel 0.
@@ -159,4 +159,4 @@ Result<PackedWeights> PackedWeights::pack(const Plan &plan) {
   return packed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

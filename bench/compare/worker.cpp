@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-using namespace lathe;
+using namespace lathe::core;
 using Json = nlohmann::ordered_json;
 
 namespace {

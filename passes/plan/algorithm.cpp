@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // A register tile of `pixels`: one step over K, in FMAs. Short ones wait for their own results.
@@ -126,4 +126,4 @@ int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &targ
   return best;
 }
 
-} // namespace lathe
+} // namespace lathe::core

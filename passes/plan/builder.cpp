@@ -1,6 +1,6 @@
 #include "passes/plan/builder.h"
 
-namespace lathe {
+namespace lathe::core {
 
 PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &o)
     : graph(g), options(o), uses(graph), batched(images_are_independent(graph)),
@@ -166,4 +166,4 @@ Result<void> PlanBuilder::copy(const Storage &from, const Storage &to, ValueId f
   return map({{}, {from}, to}, {from_id, to_id}, node);
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // What may replace the direct algorithm.
@@ -147,4 +147,4 @@ std::string to_string(const Choice &choice) {
   return text;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Rows that may be joined into one, because memory runs on from each to the next.
@@ -385,4 +385,4 @@ Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batch
   return ConvPlanner(std::move(request), target, batched).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 int64_t Plan::weight_bytes() const {
   int64_t total = 0;
@@ -103,4 +103,4 @@ Result<Plan> make_plan_within(const Graph &graph, const Target &target, const Me
                                          search.least, limit.images, limit.threads)});
 }
 
-} // namespace lathe
+} // namespace lathe::core

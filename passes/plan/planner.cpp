@@ -5,7 +5,7 @@
 #include <climits>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 class Planner {
@@ -167,4 +167,4 @@ Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptio
   return Planner(graph, target, options).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <optional>
 
-namespace lathe {
+namespace lathe::core {
 
 // Whether every value carries one image per entry of dimension 0, so that a plan for one image
 // serves any number.
@@ -197,4 +197,4 @@ Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage 
 // Least number of tasks worth a thread, for tasks that touch so many elements.
 int64_t grain_for(int64_t work_per_task);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // A float as part of a C identifier that no other float shares.
@@ -176,4 +176,4 @@ std::string print(const Plan &plan) {
   return text;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include <climits>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int longest_chain = 6;
@@ -115,4 +115,4 @@ Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &
   return schedule;
 }
 
-} // namespace lathe
+} // namespace lathe::core

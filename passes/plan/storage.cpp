@@ -4,7 +4,7 @@
 
 #include <cassert>
 
-namespace lathe {
+namespace lathe::core {
 
 StorageMap::StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader,
                        uint64_t jitter)
@@ -134,4 +134,4 @@ bool channels_contiguous(const Storage &s) {
   return s.dims.size() == 4 && (s.strides[1] == 1 || s.dims[1] == 1);
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-using namespace lathe;
+using namespace lathe::core;
 namespace fs = std::filesystem;
 
 namespace {

@@ -13,7 +13,7 @@
 #include <fmt/format.h>
 #include <map>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 
