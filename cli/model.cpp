@@ -97,7 +97,6 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
            report.unused[0]);
     return {};
   };
-  std::string name = std::filesystem::path(options.model).stem().string();
   if (!options.weights.empty()) {
     LATHE_TRY(WeightsFile file, WeightsFile::open(options.weights));
     LATHE_CHECK(bind(file));
@@ -107,13 +106,14 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
     say("weights: random, seed {}\n", options.seed);
   } else if (is_onnx(options)) {
     say("weights: the model's own\n");
-  } else if (auto bytes = bundled_weights(name); !bytes.empty() && options.settings.empty()) {
-    LATHE_TRY(WeightsFile file, WeightsFile::parse(bytes, nullptr, name + ".safetensors"));
-    LATHE_CHECK(bind(file));
-    say("weights: trained, bundled with {}\n", name);
   } else {
-    LATHE_CHECK(randomise_weights(graph, options.seed));
-    say("weights: random, seed {}\n", options.seed);
+    LATHE_TRY(const bool bundled,
+              options.settings.empty() ? bind_bundled_weights(graph, options.model) : false);
+    if (!bundled) LATHE_CHECK(randomise_weights(graph, options.seed));
+    if (bundled)
+      say("weights: trained, bundled with {}\n", graph.name);
+    else
+      say("weights: random, seed {}\n", options.seed);
   }
   return graph;
 }

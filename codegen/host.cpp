@@ -2,7 +2,8 @@
 #include "codegen/codegen.h"
 #include "codegen/llvm.h"
 
-#include <unistd.h>
+#include <fstream>
+#include <string>
 
 namespace lathe::core {
 
@@ -35,16 +36,33 @@ Result<void> require_host(const Target &target) {
                     .found = target.name});
 }
 
+namespace {
+
+// A cache's bytes as Linux tells them (Documentation/ABI/testing/sysfs-devices-system-cpu):
+// "32768K". The C library's sysconf counts the whole socket's last level, of which a core uses one
+// slice.
+int64_t cache_bytes(int level, int64_t otherwise) {
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index);
+    int its_level = 0;
+    int64_t kilobytes = 0;
+    std::string type;
+    std::ifstream(folder + "/level") >> its_level;
+    std::ifstream(folder + "/type") >> type;
+    std::ifstream(folder + "/size") >> kilobytes;
+    if (its_level == level && type != "Instruction" && kilobytes > 0) return kilobytes << 10;
+  }
+  return otherwise;
+}
+
+} // namespace
+
 Target host_target() {
-  auto size_or = [](int name, int64_t otherwise) {
-    long size = sysconf(name);
-    return size > 0 ? int64_t(size) : otherwise;
-  };
   for (Target target : known_targets()) {
     if (!host_supports(target)) continue;
-    target.l1_bytes = size_or(_SC_LEVEL1_DCACHE_SIZE, target.l1_bytes);
-    target.l2_bytes = size_or(_SC_LEVEL2_CACHE_SIZE, target.l2_bytes);
-    target.l3_bytes = size_or(_SC_LEVEL3_CACHE_SIZE, target.l3_bytes);
+    target.l1_bytes = cache_bytes(1, target.l1_bytes);
+    target.l2_bytes = cache_bytes(2, target.l2_bytes);
+    target.l3_bytes = cache_bytes(3, target.l3_bytes);
     return target;
   }
   return known_targets().back();

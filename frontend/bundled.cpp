@@ -1,6 +1,7 @@
 #include "frontend/bundled.h"
 
 #include "frontend/suggest.h"
+#include "frontend/weights.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -32,6 +33,17 @@ std::vector<std::string> bundled_models() {
 
 std::span<const std::byte> bundled_weights(std::string_view model) {
   return bundled_file(fmt::format("{}.safetensors", model));
+}
+
+Result<bool> bind_bundled_weights(Graph &graph, const std::string &model,
+                                  const std::map<std::string, double> &parameters) {
+  const std::filesystem::path path(model);
+  const std::string name = path.extension() == ".onnx" ? "" : path.stem().string();
+  const std::span<const std::byte> bytes = bundled_weights(name);
+  if (bytes.empty() || !parameters.empty()) return false;
+  LATHE_TRY(WeightsFile file, WeightsFile::parse(bytes, nullptr, name + ".safetensors"));
+  LATHE_CHECK(bind_weights(graph, file));
+  return true;
 }
 
 Result<Graph> load_bundled(std::string_view name, const NetOptions &options) {

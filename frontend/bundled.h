@@ -17,6 +17,10 @@ std::span<const std::byte> bundled_file(std::string_view name);
 std::vector<std::string> bundled_models();
 // The trained weights that come with a network, a safetensors file; empty if none do.
 std::span<const std::byte> bundled_weights(std::string_view model);
+// Binds them to a network as its author wrote it: `model` is a .net file or a bundled network, with
+// no parameters set. False where none come with it.
+Result<bool> bind_bundled_weights(Graph &graph, const std::string &model,
+                                  const std::map<std::string, double> &parameters = {});
 // Errors: usage for an unknown name, with the nearest one; else those of parse_net.
 Result<Graph> load_bundled(std::string_view name, const NetOptions &options = {});
 

@@ -90,7 +90,7 @@ Shape with_images(const Plan &plan, const Shape &shape, int64_t images) {
 }
 
 Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executable> executable,
-                                                 int64_t images, std::shared_ptr<ThreadPool> pool) {
+                                                 int64_t images, std::shared_ptr<Workers> pool) {
   const Plan &plan = executable->plan();
   if (images < 1 || images > (1 << 20) || (!plan.batched && images != 1))
     return fail(
@@ -237,7 +237,7 @@ void Request::run_timed(std::span<double> milliseconds) {
   Stopwatch watch;
   for (size_t k = 0; k < calls_.size(); ++k) {
     run_call(calls_[k]);
-    milliseconds[k] = watch.lap();
+    if (const double took = watch.lap(); k < milliseconds.size()) milliseconds[k] = took;
   }
 }
 

@@ -60,10 +60,10 @@ private:
 class Request {
 public:
   // `images` must be the graph's own unless the plan is batched. The pool may be shared by
-  // requests that do not run at the same time; null: this thread only. Errors: usage, limit.
+  // any number of requests; null: this thread only. Errors: usage, limit.
   static Result<std::unique_ptr<Request>> create(std::shared_ptr<const Executable> executable,
                                                  int64_t images = 1,
-                                                 std::shared_ptr<ThreadPool> pool = nullptr);
+                                                 std::shared_ptr<Workers> pool = nullptr);
   int64_t images() const { return images_; }
   // Shapes as the model declares them (NCHW), dimension 0 being `images` if batched. The tensors
   // are the request's own; write inputs before run, read outputs after.
@@ -81,7 +81,7 @@ public:
 
   // Allocates nothing, throws nothing.
   void run();
-  // The same, with the milliseconds of every kernel.
+  // The same, with the milliseconds of every kernel, as far as there is room.
   void run_timed(std::span<double> milliseconds);
 
 private:
@@ -97,7 +97,7 @@ private:
   void run_call(const Call &call);
 
   std::shared_ptr<const Executable> executable_;
-  std::shared_ptr<ThreadPool> pool_;
+  std::shared_ptr<Workers> pool_;
   int64_t images_ = 1;
   std::vector<Tensor> inputs_, outputs_;
   std::vector<bool> bound_inputs_; // to the caller's memory

@@ -91,7 +91,8 @@ void ThreadPool::take_chunks(int thread) {
 
 void ThreadPool::parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) {
   chunk = std::max(chunk, tasks / (int64_t{1} << 30)); // chunks are numbered in 32 bits
-  if (workers_.empty() || tasks <= chunk) return work(context, 0, tasks, 0);
+  if (workers_.empty() || tasks <= chunk || taken_.exchange(true, std::memory_order_acquire))
+    return work(context, 0, tasks, 0);
   const uint64_t round = next_.load(std::memory_order_relaxed) >> 32;
   next_.store((round + 1) << 32 | closed, std::memory_order_relaxed);
   // Whoever sees one of these sees that the round is closed, and takes nothing with the rest
@@ -107,6 +108,23 @@ void ThreadPool::parallel_for(int64_t tasks, int64_t chunk, Work work, void *con
   take_chunks(0);
   for (int32_t left; (left = undone_.load(std::memory_order_acquire)) != 0;)
     wait_while_equal(undone_, left);
+  taken_.store(false, std::memory_order_release);
+}
+
+void HostThreads::parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) {
+  struct Loop {
+    int64_t tasks, chunk;
+    Work work;
+    void *context;
+    std::atomic<int64_t> next{0};
+  } loop{tasks, chunk, work, context};
+  const auto job = [](void *data, int index) {
+    FlushSubnormals mode;
+    auto &l = *static_cast<Loop *>(data);
+    for (int64_t begin; (begin = l.next.fetch_add(l.chunk)) < l.tasks;)
+      l.work(l.context, begin, std::min(l.tasks, begin + l.chunk), index);
+  };
+  parallel_for_(host_, jobs_, job, &loop);
 }
 
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-// A small pool for fork and join: the caller works too, workers spin briefly and then sleep.
+// Who works on a run: a small pool of our own, or a host program's threads.
 #pragma once
 
 #include <atomic>
@@ -11,20 +11,28 @@ namespace lathe::core {
 // CPUs that this process may really use: its affinity and its cgroup's quota.
 int usable_cpus();
 
-class ThreadPool {
+class Workers {
+public:
+  virtual ~Workers() = default;
+  virtual int threads() const = 0;
+  // Runs work(context, begin, end, thread) over [0, tasks) in chunks, `thread` being less than
+  // threads(). Returns when all is done. Allocates nothing. Any number of callers at a time.
+  using Work = void (*)(void *context, int64_t begin, int64_t end, int thread);
+  virtual void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) = 0;
+};
+
+// For fork and join: the caller works too, workers spin briefly and then sleep. Who finds the pool
+// taken by another caller works alone.
+class ThreadPool : public Workers {
 public:
   // `threads` in all, the caller among them.
   explicit ThreadPool(int threads);
-  ~ThreadPool();
+  ~ThreadPool() override;
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;
 
-  int threads() const { return int(workers_.size()) + 1; }
-
-  // Runs work(context, begin, end, thread) over [0, tasks) in chunks. One caller at a time.
-  // Returns when all is done. Allocates nothing.
-  using Work = void (*)(void *context, int64_t begin, int64_t end, int thread);
-  void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context);
+  int threads() const override { return int(workers_.size()) + 1; }
+  void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) override;
 
 private:
   void serve(int thread);
@@ -40,8 +48,26 @@ private:
   std::atomic<Work> work_{nullptr};
   std::atomic<void *> context_{nullptr};
   std::atomic<bool> stop_{false};
+  std::atomic<bool> taken_{false};               // by a caller
   static constexpr uint64_t closed = UINT32_MAX; // while a round's numbers are written
   std::vector<std::thread> workers_;
+};
+
+// Threads of a host program, by its own parallel_for: job(context, i) once for every i in [0,
+// jobs).
+class HostThreads : public Workers {
+public:
+  using ParallelFor = void (*)(void *host, int jobs, void (*job)(void *context, int index),
+                               void *context);
+  HostThreads(ParallelFor parallel_for, void *host, int jobs)
+      : parallel_for_(parallel_for), host_(host), jobs_(jobs) {}
+  int threads() const override { return jobs_; }
+  void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) override;
+
+private:
+  ParallelFor parallel_for_;
+  void *host_;
+  int jobs_;
 };
 
 // While alive, this thread treats subnormal numbers as zero; then its old mode returns.

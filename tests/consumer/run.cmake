@@ -1,28 +1,42 @@
-# Takes the C++ program out of the README, builds it against the source tree as a stranger's project
-# would, and runs it. Flags as in our own build, so that the compiler cache serves both.
+# Installs the built Lathe into a prefix, then builds strangers' projects against it and runs what
+# comes out: the README's C++ program, the examples, a host with another LLVM.
+set(prefix ${WORK}/prefix)
+file(REMOVE_RECURSE ${prefix})
 file(READ ${LATHE}/README.md readme)
 string(REGEX MATCH "```cpp\n(.*)\n}\n```" block "${readme}")
 if(NOT block)
   message(FATAL_ERROR "the README shows no C++ program")
 endif()
-file(WRITE ${BUILD}/source/classify.cpp "${CMAKE_MATCH_1}\n}\n")
-configure_file(${LATHE}/tests/consumer/CMakeLists.txt ${BUILD}/source/CMakeLists.txt COPYONLY)
+file(WRITE ${WORK}/source/readme.cpp "${CMAKE_MATCH_1}\n}\n")
+configure_file(${LATHE}/tests/consumer/CMakeLists.txt ${WORK}/source/CMakeLists.txt COPYONLY)
 
-function(run)
-  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${LATHE}/models RESULT_VARIABLE failed
+function(run expected)
+  execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${LATHE}/docs/examples RESULT_VARIABLE failed
                   OUTPUT_VARIABLE output ERROR_VARIABLE output)
-  if(failed)
-    message(FATAL_ERROR "${ARGN}\n${output}")
+  if(failed OR NOT output MATCHES "${expected}")
+    message(FATAL_ERROR "${ARGN}\n${output}\nexpected: ${expected}")
   endif()
-  set(output "${output}" PARENT_SCOPE)
 endfunction()
 
-run(${CMAKE_COMMAND} -S ${BUILD}/source -B ${BUILD}/build -G Ninja -DLATHE=${LATHE}
-    -DLATHE_WERROR=${WERROR} -DCMAKE_BUILD_TYPE=Release)
-run(${CMAKE_COMMAND} --build ${BUILD}/build --target classify -j 2)
-run(${BUILD}/build/classify)
-string(REGEX MATCHALL "[01]\\.[0-9]+" scores "${output}")
-list(LENGTH scores count)
-if(NOT count EQUAL 10)
-  message(FATAL_ERROR "expected ten scores, found:\n${output}")
-endif()
+function(build source folder)
+  run("" ${CMAKE_COMMAND} -S ${source} -B ${folder} -G Ninja -DCMAKE_PREFIX_PATH=${prefix}
+      -DLATHE=${LATHE} -DCMAKE_BUILD_TYPE=Release "-DCMAKE_C_FLAGS=-std=c11 -Wall -Werror -pedantic"
+      "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror")
+  run("" ${CMAKE_COMMAND} --build ${folder} -j 2)
+endfunction()
+
+run("" ${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix})
+build(${WORK}/source ${WORK}/build)
+string(REPEAT "[01]\\.[0-9]+\n" 10 ten_scores)
+run("${ten_scores}" ${WORK}/build/readme)
+run("${ten_scores}" ${WORK}/build/readme_static)
+run("both work" ${WORK}/build/host)
+
+build(${LATHE}/docs/examples ${WORK}/examples)
+run("class 9: 0\\.9.*class.*class" ${WORK}/examples/classify boot.png)
+run("class 9: 0\\.9" ${WORK}/examples/classify_c boot.png lenet5
+    ${LATHE}/models/lenet5.safetensors fashion-mnist)
+run("000 questions answered" ${WORK}/examples/serve)
+run("conv1" ${WORK}/examples/features lenet5)
+run("values, the first" ${WORK}/examples/features lenet5 conv1)
+run("class" ${prefix}/bin/lathe run lenet5 -i boot.png)

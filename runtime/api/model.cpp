@@ -1,0 +1,163 @@
+// lathe::Model: what is loaded, and the weights it gets.
+#include "frontend/bundled.h"
+#include "frontend/suggest.h"
+#include "frontend/weights.h"
+#include "runtime/api/convert.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <fmt/format.h>
+
+namespace lathe {
+namespace {
+
+core::Tensor copy_of(const core::Tensor &tensor) {
+  core::Tensor copy(tensor.dtype(), tensor.shape());
+  std::copy_n(tensor.raw(), tensor.bytes(), copy.raw_mutable());
+  return copy;
+}
+
+core::Result<core::OnnxOptions> onnx_options(const LoadOptions &options) {
+  core::OnnxOptions onnx;
+  onnx.batch = options.batch;
+  onnx.shapes = {options.shapes.begin(), options.shapes.end()};
+  for (const auto &[name, view] : options.values) {
+    LATHE_TRY(const core::Tensor tensor, as_tensor(name, view));
+    onnx.values[name] = copy_of(tensor);
+  }
+  return onnx;
+}
+
+core::Result<void> check_size(const std::string &file, uint64_t size, uint64_t largest) {
+  if (size <= largest) return {};
+  return core::fail(core::Error{.code = core::ErrorCode::limit,
+                                .message = "the model's file is too large",
+                                .file = file,
+                                .expected = fmt::format("at most {} bytes", largest),
+                                .found = fmt::format("{} bytes", size)});
+}
+
+core::Result<core::Graph> load_graph(const std::string &model, const LoadOptions &options) {
+  std::error_code no_file;
+  if (const auto size = std::filesystem::file_size(model, no_file); !no_file)
+    LATHE_CHECK(check_size(model, size, options.largest_file));
+  LATHE_TRY(const core::OnnxOptions onnx, onnx_options(options));
+  LATHE_TRY(core::Graph graph, core::load_model(model, {options.parameters, {}}, onnx));
+  LATHE_CHECK(core::bind_bundled_weights(graph, model, options.parameters));
+  return graph;
+}
+
+core::Result<core::Graph> parse_graph(std::span<const std::byte> bytes, Format format,
+                                      const LoadOptions &options) {
+  LATHE_CHECK(check_size("<memory>", bytes.size(), options.largest_file));
+  if (format == Format::net)
+    return core::parse_net({reinterpret_cast<const char *>(bytes.data()), bytes.size()}, "<memory>",
+                           {options.parameters, {}});
+  LATHE_TRY(const core::OnnxOptions onnx, onnx_options(options));
+  auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
+  LATHE_TRY(auto file, core::OnnxModel::parse(*copy, copy, "<memory>"));
+  return file.graph(onnx);
+}
+
+// The value that a layer or value is called by.
+core::Result<core::ValueId> find_value(const core::Graph &graph, const std::string &name) {
+  std::vector<std::string> names;
+  for (const core::Node &node : graph.nodes) {
+    if (node.name == name) return node.outputs[0];
+    for (core::ValueId id : node.outputs) {
+      if (graph.values[id].name == name) return id;
+      names.push_back(graph.values[id].name);
+    }
+    names.push_back(node.name);
+  }
+  const std::string near = core::nearest(name, names);
+  return core::fail(core::Error{.code = core::ErrorCode::usage,
+                                .message = "no layer or value has this name",
+                                .node = name,
+                                .expected = near.empty() ? "one of Model::layers()"
+                                                         : fmt::format("perhaps '{}'", near)});
+}
+
+std::vector<TensorInfo> infos(const core::Graph &graph, const std::vector<core::ValueId> &ids) {
+  std::vector<TensorInfo> result;
+  for (core::ValueId id : ids) result.push_back(tensor_info(graph.values[id].name, graph.type(id)));
+  return result;
+}
+
+Result<Model> as_model(core::Result<core::Graph> graph) {
+  if (!graph) return public_error(graph.error());
+  return Model(std::make_unique<Model::Impl>(std::move(*graph)));
+}
+
+} // namespace
+
+Result<Model> Model::load(const std::string &model, const LoadOptions &options) {
+  return guarded([&] { return as_model(load_graph(model, options)); });
+}
+Result<Model> Model::parse(std::span<const std::byte> bytes, Format format,
+                           const LoadOptions &options) {
+  return guarded([&] { return as_model(parse_graph(bytes, format, options)); });
+}
+
+Result<void> Model::bind_weights(const std::string &safetensors) {
+  return guarded([&]() -> Result<void> {
+    LATHE_PUBLIC_TRY(const core::WeightsFile file, core::WeightsFile::open(safetensors));
+    LATHE_PUBLIC_CHECK(core::bind_weights(impl_->graph, file));
+    return {};
+  });
+}
+Result<void> Model::bind_weights(const std::map<std::string, TensorView> &weights) {
+  return guarded([&]() -> Result<void> {
+    std::map<std::string, core::Tensor> tensors;
+    for (const auto &[name, view] : weights) {
+      LATHE_PUBLIC_TRY(tensors[name], as_tensor(name, view));
+    }
+    auto bytes = std::make_shared<std::string>(core::encode_safetensors(tensors));
+    LATHE_PUBLIC_TRY(const core::WeightsFile file,
+                     core::WeightsFile::parse(std::as_bytes(std::span(*bytes)), bytes, "<memory>"));
+    LATHE_PUBLIC_CHECK(core::bind_weights(impl_->graph, file));
+    return {};
+  });
+}
+Result<void> Model::randomise_weights(std::uint64_t seed) {
+  return guarded([&]() -> Result<void> {
+    LATHE_PUBLIC_CHECK(core::randomise_weights(impl_->graph, seed));
+    return {};
+  });
+}
+
+Result<void> Model::set_outputs(std::span<const std::string> names) {
+  return guarded([&]() -> Result<void> {
+    if (names.empty()) return Error{.code = ErrorCode::usage, .message = "a model needs an output"};
+    std::vector<core::ValueId> outputs;
+    for (const std::string &name : names) {
+      LATHE_PUBLIC_TRY(outputs.emplace_back(), find_value(impl_->graph, name));
+    }
+    impl_->graph.outputs = std::move(outputs);
+    core::remove_dead_code(impl_->graph);
+    return {};
+  });
+}
+
+const std::string &Model::name() const { return impl_->graph.name; }
+std::vector<TensorInfo> Model::inputs() const { return infos(impl_->graph, impl_->graph.inputs); }
+std::vector<TensorInfo> Model::outputs() const { return infos(impl_->graph, impl_->graph.outputs); }
+std::vector<std::string> Model::layers() const {
+  std::vector<std::string> names;
+  for (const core::Node &node : impl_->graph.nodes) names.push_back(node.name);
+  return names;
+}
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::Model(const Model &other) : impl_(std::make_unique<Impl>(*other.impl_)) {}
+Model::Model(Model &&) noexcept = default;
+Model &Model::operator=(Model other) noexcept {
+  impl_ = std::move(other.impl_);
+  return *this;
+}
+Model::~Model() = default;
+
+std::vector<std::string> bundled_models() { return core::bundled_models(); }
+
+} // namespace lathe

@@ -1,0 +1,15 @@
+# The shared library exports Lathe's public names, and nothing of LLVM, fmt, or the house inside.
+execute_process(COMMAND nm -DC --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" symbols "${symbols}")
+foreach(symbol ${symbols})
+  string(REGEX REPLACE "^[0-9a-f]* . " "" name "${symbol}")
+  if(name MATCHES "lathe::core|llvm|fmt::" OR
+     NOT name MATCHES "^(lathe_[a-z_]+|(typeinfo |typeinfo name |vtable )for lathe::.*|lathe::.*|std::.*|.* std::.*|operator .*|LLVM_.*)$")
+    list(APPEND strange "${name}")
+  endif()
+endforeach()
+list(LENGTH symbols count)
+if(strange OR count LESS 50)
+  list(JOIN strange "\n  " strange)
+  message(FATAL_ERROR "of ${count} exported symbols these are not Lathe's interface:\n  ${strange}")
+endif()
