@@ -14,7 +14,7 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
-using namespace lathe;
+using namespace lathe::core;
 using Caches = KernelBench::Caches;
 
 namespace {

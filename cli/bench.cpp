@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 struct BenchOptions : ModelOptions {
@@ -140,4 +140,4 @@ void add_bench(CLI::App &app, Action &action) {
   verb->callback([o, &action] { action = [o] { return bench(*o); }; });
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -113,7 +113,7 @@ Result<void> run_all_networks() {
 }
 
 } // namespace
-} // namespace lathe::cli
+} // namespace lathe::core::cli
 
 int main(int argc, char **argv) {
   if (argc != 3) {
@@ -121,8 +121,8 @@ int main(int argc, char **argv) {
     return 2;
   }
   std::filesystem::create_directories(argv[2]);
-  lathe::Result<void> done = lathe::cli::classify(argv[1], argv[2]);
-  if (done) done = lathe::cli::run_all_networks();
+  lathe::core::Result<void> done = lathe::core::cli::classify(argv[1], argv[2]);
+  if (done) done = lathe::core::cli::run_all_networks();
   if (done) return 0;
   fmt::print(stderr, "lathe_demo: {}\n", to_string(done.error()));
   return int(done.error().code);

@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 #include <map>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 struct ExplainOptions : ModelOptions {
@@ -117,4 +117,4 @@ void add_explain(CLI::App &app, Action &action) {
   verb->callback([o, &action] { action = [o] { return explain(*o); }; });
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -231,4 +231,4 @@ void add_dump(CLI::App &app, Action &action) {
   verb->callback([o, &action] { action = [o] { return dump(*o); }; });
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <system_error>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
   auto *model =
@@ -84,19 +84,20 @@ static int run(int argc, char **argv) {
   return int(result.error().code);
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli
 
 int main(int argc, char **argv) {
   try {
-    return lathe::cli::run(argc, argv);
+    return lathe::core::cli::run(argc, argv);
   } catch (const std::system_error &error) { // fmt's, where standard output refuses
-    lathe::cli::note("lathe: error: {}\n", error.what());
-    return int(lathe::ErrorCode::io);
+    lathe::core::cli::note("lathe: error: {}\n", error.what());
+    return int(lathe::core::ErrorCode::io);
   } catch (const std::bad_alloc &) {
-    lathe::cli::note("lathe: error: out of memory\n");
-    return int(lathe::ErrorCode::limit);
+    lathe::core::cli::note("lathe: error: out of memory\n");
+    return int(lathe::core::ErrorCode::limit);
   } catch (const std::exception &error) {
-    lathe::cli::note("lathe: error: {}\nThis is a bug in Lathe. Please report it.\n", error.what());
-    return int(lathe::ErrorCode::internal);
+    lathe::core::cli::note("lathe: error: {}\nThis is a bug in Lathe. Please report it.\n",
+                           error.what());
+    return int(lathe::core::ErrorCode::internal);
   }
 }

@@ -1,6 +1,6 @@
 #include "cli/markup.h"
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 std::string escaped(std::string_view text) {
   std::string result;
@@ -19,4 +19,4 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

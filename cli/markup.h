@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 std::string escaped(std::string_view text);
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <sys/resource.h>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 Latency measure_latency(Request &request, double seconds) {
   using Clock = std::chrono::steady_clock;
@@ -38,4 +38,4 @@ int64_t peak_resident_bytes() {
   return int64_t(usage.ru_maxrss) * 1024;
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 struct Latency { // milliseconds
   double min = 0, median = 0, p90 = 0, p99 = 0, mean = 0, stddev = 0;
@@ -15,4 +15,4 @@ struct Latency { // milliseconds
 Latency measure_latency(Request &request, double seconds);
 int64_t peak_resident_bytes();
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

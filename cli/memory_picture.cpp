@@ -8,7 +8,7 @@
 #include <map>
 #include <ranges>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 struct Box {
@@ -109,4 +109,4 @@ std::string memory_svg(const Plan &plan, const Graph &graph) {
          fmt::format("<text x=\"{}\" y=\"{}\">kernel</text>\n</svg>\n", left, top + height + 32);
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

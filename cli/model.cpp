@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 namespace {
 
@@ -252,4 +252,4 @@ std::string course_shape(const Shape &s) {
   return to_string(s.size() > 1 ? Shape(s.begin() + 1, s.end()) : s);
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 // To stderr. Unlike fmt::print it never throws: who reports an error has nobody left to tell.
 template <typename... T> void note(fmt::format_string<T...> format, T &&...values) {
@@ -83,4 +83,4 @@ std::string grouped(int64_t number); // 60,965,224
 // Height x width x channels, as courses write shapes; other ranks without the batch.
 std::string course_shape(const Shape &shape);
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

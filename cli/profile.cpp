@@ -9,7 +9,7 @@
 #include <chrono>
 #include <numeric>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 struct ProfileOptions : ModelOptions {
@@ -114,4 +114,4 @@ void add_profile(CLI::App &app, Action &action) {
   verb->callback([o, &action] { action = [o] { return profile(*o); }; });
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

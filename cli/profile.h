@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 struct ProfiledKernel {
   std::string name;
@@ -43,4 +43,4 @@ std::string profile_html(const Profile &profile);
 // The typical run in Chrome's trace-event format, which Perfetto opens.
 std::string profile_trace(const Profile &profile);
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

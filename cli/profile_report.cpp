@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -199,4 +199,4 @@ std::string profile_trace(const Profile &p) {
   return dump({{"displayTimeUnit", "ms"}, {"traceEvents", std::move(events)}});
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -11,7 +11,7 @@
 #include <numeric>
 #include <sstream>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 struct RunOptions : ModelOptions {
@@ -190,4 +190,4 @@ void add_run(CLI::App &app, Action &action) {
   verb->callback([o, &action] { action = [o] { return run(*o); }; });
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

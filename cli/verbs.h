@@ -6,7 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 
 // What main runs once the arguments are parsed.
 using Action = std::function<Result<void>()>;
@@ -23,4 +23,4 @@ void add_explain(CLI::App &app, Action &action);
 // The options that every verb with a model takes.
 void add_model_options(CLI::App &verb, ModelOptions &options, bool needs_model = true);
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

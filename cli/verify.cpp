@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 
-namespace lathe::cli {
+namespace lathe::core::cli {
 namespace {
 
 struct VerifyOptions : ModelOptions {
@@ -149,4 +149,4 @@ void add_verify(CLI::App &app, Action &action) {
   verb->callback([o, &action] { action = [o] { return verify_model(*o); }; });
 }
 
-} // namespace lathe::cli
+} // namespace lathe::core::cli

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // The signature of every kernel. `args` holds the operands' addresses, then the spec's parameters;
 // tasks [begin, end) are computed; `scratch` is this thread's, 64-byte aligned.
@@ -46,4 +46,4 @@ private:
   std::unique_ptr<Impl> impl_;
 };
 
-} // namespace lathe
+} // namespace lathe::core

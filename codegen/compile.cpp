@@ -4,7 +4,7 @@
 
 #include <mutex>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 void initialise_llvm() {
@@ -113,4 +113,4 @@ Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Targe
   return text;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 
 #include "codegen/emitter.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // A stage's operands and parameters among those of its kernel.
 struct StageArguments {
@@ -76,4 +76,4 @@ private:
   llvm::Function *large_ = nullptr, *small_ = nullptr;
 };
 
-} // namespace lathe
+} // namespace lathe::core

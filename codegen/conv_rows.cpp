@@ -1,7 +1,7 @@
 // Source rows of a convolution in scratch: copied, gathered, padded with zeros.
 #include "codegen/conv_parts.h"
 
-namespace lathe {
+namespace lathe::core {
 
 using C = ConvSpec;
 
@@ -103,4 +103,4 @@ IrValue SourceRows::interleave(Emitter &e, IrValue from, IrValue to, const IrVal
   return done;
 }
 
-} // namespace lathe
+} // namespace lathe::core

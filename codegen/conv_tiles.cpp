@@ -4,7 +4,7 @@
 #include <array>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Weights come from memory, in the order of use. Measured on Zen 4, 8 to 64 KB do alike.
@@ -165,4 +165,4 @@ void RegisterTiles::epilogue(Emitter &e, const Arguments &a, int64_t pixels,
     }
 }
 
-} // namespace lathe
+} // namespace lathe::core

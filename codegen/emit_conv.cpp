@@ -7,7 +7,7 @@
 
 #include <memory>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 using C = ConvSpec;
@@ -338,4 +338,4 @@ void emit(const ConvSpec &spec, const Target &target, const std::string &name,
   ConvEmitter(spec, target, module, name).emit();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -2,7 +2,7 @@
 // images share what is read of them.
 #include "codegen/emitter.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 using D = DenseSpec;
@@ -120,4 +120,4 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
   e.ir.CreateRetVoid();
 }
 
-} // namespace lathe
+} // namespace lathe::core

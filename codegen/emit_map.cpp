@@ -1,7 +1,7 @@
 // Elementwise chains, copies, casts and gathers over up to six strided dimensions.
 #include "codegen/emitter.h"
 
-namespace lathe {
+namespace lathe::core {
 
 namespace {
 
@@ -142,4 +142,4 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
   e.ir.CreateRetVoid();
 }
 
-} // namespace lathe
+} // namespace lathe::core

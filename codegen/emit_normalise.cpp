@@ -3,7 +3,7 @@
 
 #include <limits>
 
-namespace lathe {
+namespace lathe::core {
 
 void emit(const LrnSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
@@ -246,4 +246,4 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
   e.ir.CreateRetVoid();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-namespace lathe {
+namespace lathe::core {
 
 using P = PoolSpec;
 
@@ -123,4 +123,4 @@ void emit(const PoolSpec &spec, const Target &target, const std::string &name,
   e.ir.CreateRetVoid();
 }
 
-} // namespace lathe
+} // namespace lathe::core

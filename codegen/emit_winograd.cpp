@@ -5,7 +5,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Vectors that are spilled stay within cache lines.
@@ -104,7 +104,7 @@ IrValues transform(Emitter &e, Matrix m, IrValues x) {
   return y;
 }
 
-// columns * x * rows^T, for x as rows of vectors: down the columns first.
+// columns * x * rows^T, for x as rows of vectors: height (down the columns) before width.
 std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Matrix &rows,
                                      const std::function<IrValue(int64_t, int64_t)> &x) {
   std::vector<IrValues> half(static_cast<size_t>(columns.rows));
@@ -233,4 +233,4 @@ void WinogradOutput::call(Emitter &e, const Arguments &a) const {
   e.ir.CreateCall(function_, all);
 }
 
-} // namespace lathe
+} // namespace lathe::core

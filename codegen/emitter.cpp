@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-namespace lathe {
+namespace lathe::core {
 
 using llvm::BasicBlock;
 using IrType = llvm::Type;
@@ -559,4 +559,4 @@ IrValue emit_steps(Emitter &e, const std::vector<FusedOp> &steps, IrValue value,
   return value;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 using IrValue = llvm::Value *;
 using IrValues = std::vector<IrValue>;
@@ -175,4 +175,4 @@ void emit(const ArgSpec &spec, const Target &target, const std::string &name, ll
 void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module);
 
-} // namespace lathe
+} // namespace lathe::core

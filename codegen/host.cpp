@@ -4,7 +4,7 @@
 
 #include <unistd.h>
 
-namespace lathe {
+namespace lathe::core {
 
 bool host_supports(const Target &target) {
 #if defined(__x86_64__)
@@ -50,4 +50,4 @@ Target host_target() {
   return known_targets().back();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 #include "codegen/llvm.h"
 #include "codegen/perf_map.h"
 
-namespace lathe {
+namespace lathe::core {
 
 struct JitCode::Impl {
   std::unique_ptr<llvm::orc::LLJIT> jit;
@@ -59,4 +59,4 @@ Result<KernelFunction> JitCode::find(const std::string &name) const {
   return address->toPtr<KernelFunction>();
 }
 
-} // namespace lathe
+} // namespace lathe::core

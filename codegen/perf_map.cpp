@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <unistd.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 class PerfMap : public llvm::orc::ObjectLinkingLayer::Plugin {
@@ -49,4 +49,4 @@ void add_perf_map(llvm::orc::ObjectLinkingLayer &layer) {
   if (std::getenv("LATHE_PERF_MAP")) layer.addPlugin(std::make_shared<PerfMap>());
 }
 
-} // namespace lathe
+} // namespace lathe::core

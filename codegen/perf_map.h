@@ -3,8 +3,8 @@
 
 #include "codegen/llvm.h"
 
-namespace lathe {
+namespace lathe::core {
 
 void add_perf_map(llvm::orc::ObjectLinkingLayer &layer);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 // Written by embed.cmake from models/.
 struct EmbeddedFile {
@@ -80,4 +80,4 @@ Result<Graph> load_model(const std::string &model, const NetOptions &net, const 
                     .found = extension.empty() ? "a file without an extension" : extension});
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // The bytes of a file of models/, by its plain name ("resnet50.net"); empty if there is none.
 std::span<const std::byte> bundled_file(std::string_view name);
@@ -26,4 +26,4 @@ Result<Graph> load_bundled(std::string_view name, const NetOptions &options = {}
 Result<Graph> load_model(const std::string &model, const NetOptions &net = {},
                          const OnnxOptions &onnx = {});
 
-} // namespace lathe
+} // namespace lathe::core

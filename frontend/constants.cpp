@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <unordered_set>
 
-namespace lathe {
+namespace lathe::core {
 
 bool unbound(const Constant &constant) {
   return !constant.name.empty() && !constant.op && !constant.splat && !constant.data.defined();
@@ -53,4 +53,4 @@ ConstantRef with_data(const ConstantRef &root,
   return done.at(root.get());
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 
 #include <functional>
 
-namespace lathe {
+namespace lathe::core {
 
 // Named, but without data yet.
 bool unbound(const Constant &constant);
@@ -19,4 +19,4 @@ void for_each_unbound(const ConstantRef &root, const std::function<void(const Co
 ConstantRef with_data(const ConstantRef &root,
                       const std::function<Tensor(const Constant &)> &data_of);
 
-} // namespace lathe
+} // namespace lathe::core

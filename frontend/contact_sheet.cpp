@@ -5,7 +5,7 @@
 #include <cctype>
 #include <string_view>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // The font: characters of 5x7 dots in columns of 6, drawn as they appear.
@@ -142,4 +142,4 @@ Image contact_sheet(std::span<const SheetPicture> pictures, int columns) {
   return canvas.take();
 }
 
-} // namespace lathe
+} // namespace lathe::core

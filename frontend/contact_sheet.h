@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace lathe {
+namespace lathe::core {
 
 struct SheetPicture {
   Image image;
@@ -17,4 +17,4 @@ struct SheetPicture {
 // middle. Labels are cut to the picture's width.
 Image contact_sheet(std::span<const SheetPicture> pictures, int columns);
 
-} // namespace lathe
+} // namespace lathe::core

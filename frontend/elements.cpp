@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace lathe {
+namespace lathe::core {
 
 static_assert(std::endian::native == std::endian::little, "files are read in place");
 
@@ -114,4 +114,4 @@ Tensor to_f32(const Tensor &tensor) {
   return result;
 }
 
-} // namespace lathe
+} // namespace lathe::core

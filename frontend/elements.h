@@ -5,7 +5,7 @@
 
 #include <optional>
 
-namespace lathe {
+namespace lathe::core {
 
 enum class Stored : uint8_t { boolean, u8, i8, u16, i16, i32, i64, f16, bf16, f32, f64 };
 size_t size_of(Stored stored);
@@ -20,4 +20,4 @@ Tensor load_elements(Stored stored, Shape shape, std::shared_ptr<const void> own
 // Numbers of any type as f32; f32 itself is shared.
 Tensor to_f32(const Tensor &tensor);
 
-} // namespace lathe
+} // namespace lathe::core

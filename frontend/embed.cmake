@@ -22,7 +22,7 @@ file(WRITE ${OUTPUT}
 asm(\".pushsection .rodata\\n\"
 ${assembly}    \".popsection\\n\");
 
-namespace lathe {
+namespace lathe::core {
 ${declarations}
 struct EmbeddedFile {
   std::string_view name;
@@ -32,5 +32,5 @@ static const EmbeddedFile files[] = {
 ${table}};
 extern const std::span<const EmbeddedFile> embedded_files;
 const std::span<const EmbeddedFile> embedded_files{files};
-} // namespace lathe
+} // namespace lathe::core
 ")

@@ -6,7 +6,7 @@
 #include <limits>
 #include <zlib.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr size_t most_bytes = size_t{1} << 30;
@@ -89,4 +89,4 @@ Result<IdxArray> read_idx(const std::string &path) {
   return result;
 }
 
-} // namespace lathe
+} // namespace lathe::core

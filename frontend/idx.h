@@ -4,7 +4,7 @@
 
 #include "ir/tensor.h"
 
-namespace lathe {
+namespace lathe::core {
 
 struct IdxArray {
   Shape shape; // pictures: count, rows, columns; labels: count
@@ -14,4 +14,4 @@ struct IdxArray {
 // Errors: io; invalid; limit for more than 1 GiB.
 Result<IdxArray> read_idx(const std::string &path);
 
-} // namespace lathe
+} // namespace lathe::core

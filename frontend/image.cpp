@@ -9,7 +9,7 @@
 #include <optional>
 #include <spng.h>
 
-namespace lathe {
+namespace lathe::core {
 
 constexpr int64_t most_pixels = 100'000'000, most_extent = 65'535;
 
@@ -133,4 +133,4 @@ Result<void> write_png(const std::string &path, const Image &image) {
   return write_file(path, {{static_cast<const std::byte *>(png.get()), size}});
 }
 
-} // namespace lathe
+} // namespace lathe::core

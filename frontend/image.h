@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 struct Image {
   int width = 0, height = 0;
@@ -23,4 +23,4 @@ Result<Image> read_image(const std::string &path);
 Result<Image> decode_image(std::span<const std::byte> bytes, const std::string &path);
 Result<void> write_png(const std::string &path, const Image &image);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -8,7 +8,7 @@
 
 #include <jerror.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int most_scans = 100; // a progressive file of many scans costs time without end
@@ -87,4 +87,4 @@ Result<Image> decode_jpeg(std::span<const std::byte> bytes) {
   return image;
 }
 
-} // namespace lathe
+} // namespace lathe::core

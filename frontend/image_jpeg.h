@@ -3,11 +3,11 @@
 
 #include "frontend/image.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // Black, of checked size. Errors: invalid, limit.
 Result<Image> blank_image(int64_t width, int64_t height);
 
 Result<Image> decode_jpeg(std::span<const std::byte> bytes); // errors without the file's name
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 namespace {
 
@@ -94,4 +94,4 @@ Result<std::string> read_text_file(const std::string &path, size_t most_bytes) {
   return std::string(file->text());
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <memory>
 #include <span>
 
-namespace lathe {
+namespace lathe::core {
 
 class MappedFile {
 public:
@@ -35,4 +35,4 @@ private:
 // A whole text file. Errors: io as above, limit if it is larger.
 Result<std::string> read_text_file(const std::string &path, size_t most_bytes);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace lathe::core {
 
 struct NetOptions {
   std::map<std::string, double> parameters; // override the network's defaults
@@ -23,4 +23,4 @@ Result<Graph> parse_net(std::string_view text, std::string_view file_name,
 // Includes are looked up beside the file.
 Result<Graph> load_net(const std::string &path, const NetOptions &options = {});
 
-} // namespace lathe
+} // namespace lathe::core

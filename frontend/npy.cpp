@@ -7,7 +7,7 @@
 #include <cstring>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr std::string_view magic = "\x93NUMPY";
@@ -212,4 +212,4 @@ Result<void> write_npy(const std::string &path, const Tensor &tensor) {
                            {tensor.raw(), tensor.bytes()}});
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 
 #include <span>
 
-namespace lathe {
+namespace lathe::core {
 
 // As `load_elements` gives the elements (f2, f4, f8, i1, u1, i2, u2, i4, i8, b1; C-ordered f4 stays
 // mapped); Fortran order is transposed away. Errors: io; invalid for what is malformed, truncated
@@ -16,4 +16,4 @@ Result<Tensor> parse_npy(std::span<const std::byte> bytes, std::shared_ptr<const
                          const std::string &path);
 Result<void> write_npy(const std::string &path, const Tensor &tensor);
 
-} // namespace lathe
+} // namespace lathe::core

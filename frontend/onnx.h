@@ -8,7 +8,7 @@
 #include <memory>
 #include <span>
 
-namespace lathe {
+namespace lathe::core {
 
 struct OnnxOptions {
   int64_t batch = 1;                        // of dimensions 0 that have a name or nothing
@@ -56,4 +56,4 @@ Result<void> write_tensor_proto(const std::string &path, const std::string &name
 // written with it; those without data as inputs.
 Result<std::string> write_onnx(const Graph &graph);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 namespace fs = std::filesystem;
@@ -54,4 +54,4 @@ Result<void> write_file(const std::string &path,
   return error;
 }
 
-} // namespace lathe
+} // namespace lathe::core

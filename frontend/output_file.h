@@ -7,11 +7,11 @@
 #include <initializer_list>
 #include <span>
 
-namespace lathe {
+namespace lathe::core {
 
 // The parts, one after the other, in place of whatever stood at `path`; that stays if writing
 // fails. Errors: io.
 Result<void> write_file(const std::string &path,
                         std::initializer_list<std::span<const std::byte>> parts);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Which input pixels make an output pixel, and their weights in fixed point.
@@ -208,4 +208,4 @@ Result<Tensor> preprocess(const Image &image, Preset preset, int64_t channels, i
   return result;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <optional>
 #include <string_view>
 
-namespace lathe {
+namespace lathe::core {
 
 enum class Preset : uint8_t {
   torchvision,   // resize and centre crop (256 and 224, in this proportion for other sizes), RGB in
@@ -34,4 +34,4 @@ struct Window {
 };
 Image resize(const Image &image, int64_t full_width, int64_t full_height, const Window &part);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // The i-th of a stream of random numbers: the finaliser of SplitMix64 (Steele, Lea, Flood 2014,
@@ -280,4 +280,4 @@ Result<void> randomise_weights(Graph &graph, uint64_t seed) {
   return Calibration(graph, seed).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr uint64_t most_header_bytes = 100'000'000; // the format's own limit
@@ -302,4 +302,4 @@ Result<void> write_safetensors(const std::string &path,
   return write_file(path, {std::as_bytes(std::span(bytes))});
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <map>
 #include <span>
 
-namespace lathe {
+namespace lathe::core {
 
 class WeightsFile {
 public:
@@ -44,4 +44,4 @@ std::string encode_safetensors(const std::map<std::string, Tensor> &tensors);
 Result<void> write_safetensors(const std::string &path,
                                const std::map<std::string, Tensor> &tensors);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace lathe {
+namespace lathe::core {
 
 static size_t distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
@@ -35,4 +35,4 @@ std::string nearest(std::string_view name, const std::vector<std::string> &candi
   return best;
 }
 
-} // namespace lathe
+} // namespace lathe::core

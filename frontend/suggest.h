@@ -5,9 +5,9 @@
 #include <string_view>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // Empty if nothing is near: within a third of the name's length by Levenshtein's distance.
 std::string nearest(std::string_view name, const std::vector<std::string> &candidates);
 
-} // namespace lathe
+} // namespace lathe::core

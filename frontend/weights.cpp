@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <set>
 
-namespace lathe {
+namespace lathe::core {
 
 static Shape without_ones(Shape shape) {
   std::erase(shape, 1);
@@ -80,4 +80,4 @@ std::map<std::string, Tensor> named_weights(const Graph &graph) {
   return weights;
 }
 
-} // namespace lathe
+} // namespace lathe::core

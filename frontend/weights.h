@@ -4,7 +4,7 @@
 #include "frontend/safetensors.h"
 #include "ir/graph.h"
 
-namespace lathe {
+namespace lathe::core {
 
 struct BindReport {
   std::vector<std::string> unused; // tensors of the file that the graph does not name, sorted
@@ -31,4 +31,4 @@ std::map<std::string, Tensor> named_weights(const Graph &graph);
 // likeness); zeros for integers. Depends on the seed and the name only, on any machine.
 Tensor random_tensor(const Type &type, std::string_view name, uint64_t seed);
 
-} // namespace lathe
+} // namespace lathe::core

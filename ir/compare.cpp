@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-namespace lathe {
+namespace lathe::core {
 
 Comparison compare(const Tensor &result, const Tensor &reference) {
   Comparison c;
@@ -37,4 +37,4 @@ Graph before_softmax(Graph graph) {
   return graph;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include "ir/graph.h"
 
-namespace lathe {
+namespace lathe::core {
 
 struct Comparison {
   double largest_error = 0, largest_reference = 0; // of the absolute values
@@ -21,4 +21,4 @@ Comparison compare(const Tensor &result, const Tensor &reference);
 // The graph with the inputs of its final softmaxes as outputs: after a softmax errors hide.
 Graph before_softmax(Graph graph);
 
-} // namespace lathe
+} // namespace lathe::core

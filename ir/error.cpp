@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 std::string to_string(const Error &error) {
   std::string text;
@@ -27,4 +27,4 @@ std::string to_string(const Error &error) {
   return text;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace lathe {
+namespace lathe::core {
 
 // The numbers are the exit codes of the command line.
 enum class ErrorCode : int {
@@ -56,4 +56,4 @@ std::string to_string(const Error &error);
 #define LATHE_CHECK(expression)                                                                    \
   if (auto checked = (expression); !checked) return std::unexpected(std::move(checked).error())
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <unordered_set>
 #include <utility>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // No op of a sane network makes more; beyond it the system might kill us instead of refusing.
@@ -216,4 +216,4 @@ Result<Tensors> evaluate(const Graph &graph, std::span<const Tensor> inputs,
   return outputs;
 }
 
-} // namespace lathe
+} // namespace lathe::core

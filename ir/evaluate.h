@@ -6,7 +6,7 @@
 
 #include <functional>
 
-namespace lathe {
+namespace lathe::core {
 
 // Results of one op on concrete tensors whose types `infer_types` accepts.
 Result<std::vector<Tensor>> evaluate(const Op &op, std::span<const Tensor> inputs);
@@ -20,4 +20,4 @@ using Observer = std::function<void(const Node &, std::span<const Tensor>)>;
 Result<std::vector<Tensor>> evaluate(const Graph &graph, std::span<const Tensor> inputs,
                                      const Observer &observe = {});
 
-} // namespace lathe
+} // namespace lathe::core

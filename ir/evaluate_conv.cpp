@@ -18,7 +18,7 @@
 #define LATHE_CLONES
 #endif
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int64_t channels_at_once = 4, columns_at_once = 512;
@@ -167,4 +167,4 @@ Tensors compute(const Dense &op, const Operands &a) {
   return {result};
 }
 
-} // namespace lathe
+} // namespace lathe::core

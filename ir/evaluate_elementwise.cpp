@@ -7,7 +7,7 @@
 #include <limits>
 #include <type_traits>
 
-namespace lathe {
+namespace lathe::core {
 
 double apply(const Unary &op, double x) {
   auto clip = [](double v, double low, double high) { return std::min(std::max(v, low), high); };
@@ -216,4 +216,4 @@ Tensors compute(const Cast &op, const Operands &a) {
   return {y};
 }
 
-} // namespace lathe
+} // namespace lathe::core

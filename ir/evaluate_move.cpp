@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // A tensor's elements seen through an offset and strides.
@@ -137,4 +137,4 @@ Tensors compute(const Gather &op, const Operands &a) {
   return {y};
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace lathe {
+namespace lathe::core {
 
 using Tensors = std::vector<Tensor>;
 
@@ -107,4 +107,4 @@ Tensors compute(const Transpose &, const Operands &);
 Tensors compute(const Expand &, const Operands &);
 Tensors compute(const Gather &, const Operands &);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr double lowest = -std::numeric_limits<double>::infinity();
@@ -216,4 +216,4 @@ Tensors compute(const Hardmax &op, const Operands &a) {
   return {y};
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 Constant::~Constant() {
   std::vector<ConstantRef> pending = std::move(inputs);
@@ -144,4 +144,4 @@ bool remove_dead_code(Graph &graph) {
   return true;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <unordered_set>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 using ValueId = uint32_t;
 inline constexpr ValueId no_value = ~ValueId{0};
@@ -122,4 +122,4 @@ struct GraphSummary {
 };
 GraphSummary summarise(const Graph &graph);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 using Types = std::vector<Type>;
@@ -441,4 +441,4 @@ Result<int64_t> window_extent(int64_t input, int64_t kernel, int64_t stride, int
   return extent;
 }
 
-} // namespace lathe
+} // namespace lathe::core

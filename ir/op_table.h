@@ -6,10 +6,10 @@
 #include <map>
 #include <string>
 
-namespace lathe {
+namespace lathe::core {
 
 // One op per name ("conv", "relu", "max_pool", ...): what the name implies, and otherwise the
 // defaults.
 const std::map<std::string, Op, std::less<>> &op_table();
 
-} // namespace lathe
+} // namespace lathe::core

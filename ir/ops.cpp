@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr std::string_view unary_names[] = {"identity",
@@ -111,4 +111,4 @@ const std::map<std::string, Op, std::less<>> &op_table() {
   return table;
 }
 
-} // namespace lathe
+} // namespace lathe::core

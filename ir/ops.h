@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // One entry of an op's field list.
 template <typename Struct, typename Member> struct Field {
@@ -123,6 +123,10 @@ struct Conv {
                            field("pre", &Conv::pre), field("post", &Conv::post));
   }
 };
+// A sum over channels at every pixel, 1x1 in steps of one.
+inline bool is_pointwise(const Conv &conv) {
+  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
+}
 
 // x: N,K; w: M,K (row-major rows of the product x * w^T); optional bias: M; operands of `post`.
 struct Dense {
@@ -397,4 +401,4 @@ template <LayerOp L> size_t inputs_of(const L &layer) {
   return post_input(layer) + operands_of(layer.post);
 }
 
-} // namespace lathe
+} // namespace lathe::core

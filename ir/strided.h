@@ -6,7 +6,7 @@
 
 #include <array>
 
-namespace lathe {
+namespace lathe::core {
 
 // Strides that read a tensor of `shape` as if broadcast to `to`: 0 along repeated dimensions.
 inline std::vector<int64_t> broadcast_strides(const Shape &shape, const Shape &to) {
@@ -65,4 +65,4 @@ void for_each_row(const Shape &shape, const std::array<std::vector<int64_t>, vie
   }
 }
 
-} // namespace lathe
+} // namespace lathe::core

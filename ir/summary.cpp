@@ -5,7 +5,7 @@
 #include <limits>
 #include <unordered_set>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Counts of absurd models stay at the largest number instead of wrapping.
@@ -74,4 +74,4 @@ GraphSummary summarise(const Graph &graph) {
   return summary;
 }
 
-} // namespace lathe
+} // namespace lathe::core

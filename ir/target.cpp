@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 const std::vector<Target> &known_targets() {
   static const std::vector<Target> targets = {
@@ -64,4 +64,4 @@ Result<Target> find_target(const std::string &name) {
                     .found = fmt::format("'{}'", name)});
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 enum class Arch : uint8_t { x86_64, aarch64 };
 
@@ -29,4 +29,4 @@ struct Target {
 const std::vector<Target> &known_targets();
 Result<Target> find_target(const std::string &name);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -10,7 +10,7 @@
 #include <limits>
 #include <new>
 
-namespace lathe {
+namespace lathe::core {
 
 size_t size_of(DType dtype) {
   switch (dtype) {
@@ -131,4 +131,4 @@ Tensor Tensor::reshaped(Shape shape) const {
   return result;
 }
 
-} // namespace lathe
+} // namespace lathe::core

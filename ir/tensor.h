@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 enum class DType : uint8_t { f32, i64, i32, boolean };
 
@@ -74,4 +74,4 @@ private:
   bool owned_ = false;
 };
 
-} // namespace lathe
+} // namespace lathe::core

@@ -12,7 +12,7 @@
 #include <functional>
 #include <unordered_map>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 std::string quote(std::string_view text) {
@@ -189,4 +189,4 @@ std::string print(const Graph &graph) {
 bool equal(const Graph &a, const Graph &b) { return print(a) == print(b); }
 size_t hash(const Graph &graph) { return std::hash<std::string>{}(print(graph)); }
 
-} // namespace lathe
+} // namespace lathe::core

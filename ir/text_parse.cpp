@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 #include <unordered_map>
 
-namespace lathe {
+namespace lathe::core {
 
 namespace {
 
@@ -377,4 +377,4 @@ Result<Graph> parse_graph(std::string_view text, std::string_view file_name) {
   return Reader(text, file_name).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <unordered_set>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 std::string show(const Type &type) {
@@ -144,4 +144,4 @@ private:
 
 Result<void> verify(const Graph &graph) { return Verifier(graph).run(); }
 
-} // namespace lathe
+} // namespace lathe::core

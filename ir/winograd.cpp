@@ -1,10 +1,11 @@
 #include "ir/winograd.h"
 
 #include <cmath>
+#include <fmt/format.h>
 #include <map>
 #include <mutex>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // The finite points; infinity is always one more.
@@ -64,6 +65,11 @@ WinogradMatrices make(int64_t outputs, int64_t taps) {
 
 } // namespace
 
+std::string to_string(const Winograd &winograd) {
+  const Size2 m = winograd.outputs;
+  return m.h == m.w ? fmt::format("{}", m.h) : fmt::format("{}x{}", m.h, m.w);
+}
+
 bool has_winograd(int64_t outputs, int64_t taps) {
   const int64_t n = outputs + taps - 1;
   return outputs >= 1 && taps >= 1 && (n == 1 || n == 4 || n == 6 || n == 8);
@@ -78,4 +84,4 @@ const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps) {
   return place->second;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 struct Matrix { // row-major
   int64_t rows = 0, cols = 0;
@@ -35,8 +35,10 @@ struct Winograd {
   bool operator==(const Winograd &) const = default;
 };
 
+std::string to_string(const Winograd &winograd); // its outputs: "4", "2x4"
+
 // Whether there is a set of points for it.
 bool has_winograd(int64_t outputs, int64_t taps);
 const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include "ir/graph.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // The constant as a vector over the channels (dimension 1) of `result`, if it varies along these
 // only; else null.
@@ -25,4 +25,4 @@ inline ConstantRef channel_vector(const ConstantRef &constant, const Shape &resu
       .value();
 }
 
-} // namespace lathe
+} // namespace lathe::core

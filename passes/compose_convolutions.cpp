@@ -7,38 +7,38 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // a (N,K) times b (M,K) transposed.
 ConstantRef product(ConstantRef a, ConstantRef b) {
-  return apply(Dense{}, {std::move(a), std::move(b)});
+  return recipe(Dense{}, {std::move(a), std::move(b)});
 }
 
 // B (M,R,h,w) after A (R,C,1,1).
 ConstantRef behind_pointwise(const ConstantRef &second, const ConstantRef &first) {
   const Shape &b = second->type.shape, &a = first->type.shape;
-  ConstantRef rows = apply(Reshape{{b[0] * b[2] * b[3], b[1]}},
-                           {apply(Transpose{{0, 2, 3, 1}}, {second})}); // (M,h,w; R)
-  ConstantRef columns = apply(Transpose{{1, 0}}, {apply(Reshape{{a[0], a[1]}}, {first})});
+  ConstantRef rows = recipe(Reshape{{b[0] * b[2] * b[3], b[1]}},
+                            {recipe(Transpose{{0, 2, 3, 1}}, {second})}); // (M,h,w; R)
+  ConstantRef columns = recipe(Transpose{{1, 0}}, {recipe(Reshape{{a[0], a[1]}}, {first})});
   ConstantRef whole =
-      apply(Reshape{{b[0], b[2], b[3], a[1]}}, {product(std::move(rows), std::move(columns))});
-  return apply(Transpose{{0, 3, 1, 2}}, {whole});
+      recipe(Reshape{{b[0], b[2], b[3], a[1]}}, {product(std::move(rows), std::move(columns))});
+  return recipe(Transpose{{0, 3, 1, 2}}, {whole});
 }
 // B (M,R,1,1) after A (R,C,h,w).
 ConstantRef pointwise_behind(const ConstantRef &second, const ConstantRef &first) {
   const Shape &b = second->type.shape, &a = first->type.shape;
-  ConstantRef taps =
-      apply(Transpose{{1, 0}}, {apply(Reshape{{a[0], a[1] * a[2] * a[3]}}, {first})}); // (C,h,w; R)
-  return apply(Reshape{{b[0], a[1], a[2], a[3]}},
-               {product(apply(Reshape{{b[0], b[1]}}, {second}), std::move(taps))});
+  ConstantRef taps = recipe(Transpose{{1, 0}},
+                            {recipe(Reshape{{a[0], a[1] * a[2] * a[3]}}, {first})}); // (C,h,w; R)
+  return recipe(Reshape{{b[0], a[1], a[2], a[3]}},
+                {product(recipe(Reshape{{b[0], b[1]}}, {second}), std::move(taps))});
 }
 // B summed over its taps (M,R), times a (R): what a constant input makes of the second convolution.
 ConstantRef bias_through(const ConstantRef &second, const ConstantRef &bias) {
   const Shape &b = second->type.shape;
-  ConstantRef sums = apply(Reduce{ReduceKind::sum, {2, 3}, false}, {second});
-  ConstantRef row = apply(Reshape{{1, b[1]}}, {bias});
-  return apply(Reshape{{b[0]}}, {product(row, sums)});
+  ConstantRef sums = recipe(Reduce{ReduceKind::sum, {2, 3}, false}, {second});
+  ConstantRef row = recipe(Reshape{{1, b[1]}}, {bias});
+  return recipe(Reshape{{b[0]}}, {product(row, sums)});
 }
 
 bool constant_weights(const Graph &graph, const Node &node, const Conv &conv) {
@@ -91,7 +91,7 @@ bool compose(Graph &graph, Node &first, Node &second) {
     ConstantRef bias = a.bias ? bias_through(wb, graph.constant(first.inputs[2]))
                               : graph.constant(second.inputs[2]);
     if (a.bias && b.bias)
-      bias = apply(Binary{BinaryKind::add}, {bias, graph.constant(second.inputs[2])});
+      bias = recipe(Binary{BinaryKind::add}, {bias, graph.constant(second.inputs[2])});
     inputs.push_back(graph.add_constant(first.name + "*" + second.name + ".bias", bias));
   }
   auto add = [&](const Node &node, size_t begin, size_t end) {
@@ -122,4 +122,4 @@ int64_t compose_convolutions(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

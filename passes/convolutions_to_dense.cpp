@@ -4,7 +4,7 @@
 // weights.
 #include "passes/pipeline.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 bool covers_all(const Graph &graph, const Node &node, const Conv &conv) {
@@ -56,4 +56,4 @@ int64_t convolutions_to_dense(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 struct ChangesNothing {
@@ -67,4 +67,4 @@ int64_t drop_identities(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

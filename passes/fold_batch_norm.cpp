@@ -3,11 +3,11 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 ConstantRef binary(BinaryKind kind, ConstantRef a, ConstantRef b) {
-  return apply(Binary{kind}, {std::move(a), std::move(b)});
+  return recipe(Binary{kind}, {std::move(a), std::move(b)});
 }
 
 template <LayerOp L>
@@ -18,17 +18,17 @@ bool fold_into(Graph &graph, Node &node, L &layer, const Node &norm, const Batch
     if (!graph.constant(norm.inputs[i])) return false;
   auto parameter = [&](size_t i) { return graph.constant(norm.inputs[i]); };
   ConstantRef deviation =
-      apply(Unary{UnaryKind::sqrt},
-            {binary(BinaryKind::add, parameter(4), splat_constant(op.epsilon, {1}))});
+      recipe(Unary{UnaryKind::sqrt},
+             {binary(BinaryKind::add, parameter(4), splat_constant(op.epsilon, {1}))});
   ConstantRef factor = binary(BinaryKind::div, parameter(1), deviation);
 
   const ConstantRef &weight = graph.constant(node.inputs[1]);
   std::vector<int64_t> per_row(weight->type.shape.size(), 1);
   per_row[0] = weight->type.shape[0];
-  ConstantRef scaled = binary(BinaryKind::mul, weight, apply(Reshape{per_row}, {factor}));
+  ConstantRef scaled = binary(BinaryKind::mul, weight, recipe(Reshape{per_row}, {factor}));
   ConstantRef centred = layer.bias
                             ? binary(BinaryKind::sub, graph.constant(node.inputs[2]), parameter(3))
-                            : apply(Unary{UnaryKind::neg}, {parameter(3)});
+                            : recipe(Unary{UnaryKind::neg}, {parameter(3)});
   ConstantRef bias =
       binary(BinaryKind::add, binary(BinaryKind::mul, centred, factor), parameter(2));
 
@@ -49,4 +49,4 @@ int64_t fold_batch_norm(Graph &graph) {
   });
 }
 
-} // namespace lathe
+} // namespace lathe::core

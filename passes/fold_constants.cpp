@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // The recipe of result `index` of a node whose operands are all constants.
@@ -39,4 +39,4 @@ int64_t fold_constants(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

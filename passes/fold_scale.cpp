@@ -5,7 +5,7 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 template <LayerOp L>
@@ -39,4 +39,4 @@ int64_t fold_scale(Graph &graph) {
   });
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 template <LayerOp L> bool add_bias(Graph &graph, Node &node, L &layer, ConstantRef vector) {
@@ -36,4 +36,4 @@ int64_t fuse_bias(Graph &graph) {
   });
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr size_t most_steps = 8;
@@ -64,4 +64,4 @@ int64_t fuse_post_ops(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr size_t most_steps = 4;
@@ -86,4 +86,4 @@ int64_t fuse_pre_ops(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

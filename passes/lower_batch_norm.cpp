@@ -5,7 +5,7 @@
 
 #include <cassert>
 
-namespace lathe {
+namespace lathe::core {
 
 int64_t lower_batch_norm(Graph &graph) {
   int64_t changed = 0;
@@ -50,4 +50,4 @@ int64_t lower_batch_norm(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

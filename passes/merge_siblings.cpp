@@ -7,7 +7,7 @@
 
 #include <map>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 bool is_candidate(const Graph &graph, const Uses &uses, const Node &node, ValueId input) {
@@ -97,4 +97,4 @@ int64_t merge_siblings(Graph &graph) {
   return true;
 }
 
-} // namespace lathe
+} // namespace lathe::core

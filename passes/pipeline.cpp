@@ -5,7 +5,7 @@
 #include <chrono>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 std::span<const Pass> pipeline() {
   static const Pass table[] = {
@@ -71,4 +71,4 @@ Result<std::vector<PassReport>> run_passes(Graph &graph, const PipelineOptions &
   return reports;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 struct Pass {
   std::string_view name;
@@ -49,4 +49,4 @@ int64_t swap_average_pools(Graph &graph);
 int64_t merge_siblings(Graph &graph);
 int64_t convolutions_to_dense(Graph &graph);
 
-} // namespace lathe
+} // namespace lathe::core

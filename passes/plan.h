@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // A quantity that grows with the number of images: per_image * images + fixed.
 struct Affine {
@@ -89,9 +89,9 @@ enum class Prologue : uint8_t {
 // Convolution, NHWC to NHWC. Direct, per output element: bias, then for every kernel row, kernel
 // column, and input channel of the group, ascending, one fused multiply-add (padding included as
 // zeros). By Winograd: the products of a tile's points, each a sum over channels, ascending;
-// transformed, rows first; bias. Then `post`; then perhaps a pool, which the conv feeds panel by
-// panel through scratch. Weights: [group][panel][kh][kw][channel][lane], or [point] instead of
-// taps; panels of `tile_vectors` vectors, zero-filled behind the last channel; bias:
+// transformed back, height before width; bias. Then `post`; then perhaps a pool, which the conv
+// feeds panel by panel through scratch. Weights: [group][panel][kh][kw][channel][lane], or [point]
+// instead of taps; panels of `tile_vectors` vectors, zero-filled behind the last channel; bias:
 // [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
@@ -102,7 +102,8 @@ struct ConvSpec {
   bool bias = false;
   Prologue prologue = Prologue::none;
   int64_t gathered = 0; // by Prologue::gather: how many channels, where they are few
-  std::optional<Winograd> winograd = {}; // with a prologue: tiles are read from scratch
+  // Tiles are read from scratch, so there is a prologue; never in a chain.
+  std::optional<Winograd> winograd = {};
   std::vector<FusedOp> pre = {}, post = {};
   std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none
   std::optional<PoolSpec> pool = {}; // with a bias as its only operand
@@ -188,7 +189,7 @@ struct ConvSpec {
   size_t stage_params() const { return first_winograd_param() + (winograd ? winograd_params : 0); }
 };
 
-// Matrix-vector products over row-major weights where they lie, one image at a time:
+// Products over row-major weights where they lie; two images share what is read of them:
 // y[n][m] = post(dot(x[n], w[m]) + bias[m]). A dot product keeps `accumulators` vectors, added
 // pairwise at the end; the tail of K is masked.
 struct DenseSpec {
@@ -358,7 +359,7 @@ struct Weight {
   ConstantRef constant;
   int64_t groups = 1, panel = 1;         // channels per panel
   std::optional<Winograd> winograd = {}; // of conv_panels: points instead of taps
-  int64_t bytes = 0;                     // packed
+  int64_t bytes = 0;                     // packed: whole cache lines
   std::string name;
 };
 
@@ -389,7 +390,7 @@ struct PlanOptions {
   // it, so that what stands between them never lies in the arena: less memory, for rows at the
   // blocks' edges that are computed twice.
   std::vector<bool> chained = {};
-  bool smallest_blocks = false; // a row per task: the least scratch
+  bool smallest_blocks = false; // a row (by Winograd, of tiles) per task: the least scratch
   bool strict = false;          // no algorithm that sums in another order: no Winograd
   // What transformed weights may add, as a multiple of the weights of convolutions and dense
   // layers.
@@ -421,4 +422,4 @@ std::string print(const Plan &plan);
 // simulates the plan element by element for `images` images.
 Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 
 #include <limits>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -86,4 +86,4 @@ int64_t simplify_bounds(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

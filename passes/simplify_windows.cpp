@@ -3,7 +3,7 @@
 // the whole picture.
 #include "passes/pipeline.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // The rows and columns that a Pad adds, if it adds zeros, and only these.
@@ -87,4 +87,4 @@ int64_t simplify_windows(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

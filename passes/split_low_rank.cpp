@@ -12,7 +12,7 @@
 #include <Eigen/Dense>
 #include <cmath>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 using Matrix = Eigen::MatrixXd;
@@ -197,4 +197,4 @@ int64_t split_low_rank(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

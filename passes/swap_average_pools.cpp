@@ -8,7 +8,7 @@
 #include "passes/pipeline.h"
 #include "passes/take_over.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 bool is_average(const Pool &pool) { return pool.kind == PoolKind::average; }
@@ -105,4 +105,4 @@ int64_t swap_average_pools(Graph &graph) {
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

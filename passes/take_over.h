@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace lathe {
+namespace lathe::core {
 
 // `layer` makes the result of `reader` from now on, under the reader's name in `fused`; the reader
 // is left without operands, for drop_emptied. `uses` stays right.
@@ -21,13 +21,8 @@ inline void take_over(Graph &graph, Uses &uses, int layer, int reader) {
 }
 
 // A recipe, for ops that are known to fit their inputs.
-inline ConstantRef apply(Op op, std::vector<ConstantRef> inputs) {
+inline ConstantRef recipe(Op op, std::vector<ConstantRef> inputs) {
   return computed_constant(std::move(op), std::move(inputs)).value();
-}
-
-// A sum over channels at every pixel.
-inline bool is_pointwise(const Conv &conv) {
-  return conv.kernel == Size2{} && conv.stride == Size2{} && conv.pad == Pads{};
 }
 
 inline bool commutes(BinaryKind kind) {
@@ -84,4 +79,4 @@ template <typename Absorb> int64_t absorb_into_layers(Graph &graph, const Absorb
   return changed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -6,7 +6,7 @@
 #include <fmt/format.h>
 #include <map>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 class Stopwatch {
@@ -241,4 +241,4 @@ void Request::run_timed(std::span<double> milliseconds) {
   }
 }
 
-} // namespace lathe
+} // namespace lathe::core

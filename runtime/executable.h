@@ -10,7 +10,7 @@
 
 #include <memory>
 
-namespace lathe {
+namespace lathe::core {
 
 struct CompileOptions {
   Target target; // host_target() by default; must be one that this machine can run
@@ -109,4 +109,4 @@ private:
 // Shape of a plan's input or output for a number of images.
 Shape with_images(const Plan &plan, const Shape &shape, int64_t images);
 
-} // namespace lathe
+} // namespace lathe::core

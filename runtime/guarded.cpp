@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr std::byte nan{0xff}; // four of them: a NaN
@@ -103,7 +103,7 @@ public:
                                      const std::function<void(int64_t task)> &before_task) {
     const Operand &output = operands[size_t(kernel_.output)];
     LATHE_TRY(GuardedMemory second, GuardedMemory::make(output.layout.bytes, guard));
-    LATHE_TRY(scratch_, GuardedMemory::make((kernel_.scratch_bytes + 63) / 64 * 64, guard));
+    LATHE_TRY(scratch_, GuardedMemory::make(whole_lines(kernel_.scratch_bytes), guard));
     std::vector<std::vector<std::byte>> before;
     for (const Operand &o : operands)
       before.emplace_back(o.memory.pages().begin(), o.memory.pages().end());
@@ -342,4 +342,4 @@ Result<std::vector<Tensor>> run_guarded(const Executable &executable,
   return Runner(executable, inputs, images, options).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

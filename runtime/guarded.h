@@ -6,7 +6,7 @@
 
 #include <functional>
 
-namespace lathe {
+namespace lathe::core {
 
 // Where the page that faults lies: right behind an operand's last byte, or before its first.
 enum class Guard : uint8_t { behind, before };
@@ -26,4 +26,4 @@ Result<std::vector<Tensor>> run_guarded(const Executable &executable,
                                         std::span<const Tensor> inputs, int64_t images,
                                         const GuardedOptions &options = {});
 
-} // namespace lathe
+} // namespace lathe::core

@@ -12,7 +12,7 @@
 #include <map>
 #include <random>
 
-namespace lathe {
+namespace lathe::core {
 
 struct KernelBench::Operand {
   std::pair<Space, int> block; // of memory, within which the plan places it
@@ -23,8 +23,6 @@ struct KernelBench::Operand {
 };
 
 namespace {
-
-int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Numbers around 0 where there may be floats; where there are none, zeros: good indices.
 void fill(std::byte *memory, int64_t bytes, DType dtype) {
@@ -129,13 +127,4 @@ double KernelBench::run() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-double KernelBench::median_seconds(double duration) {
-  run();
-  std::vector<double> samples;
-  const auto start = std::chrono::steady_clock::now();
-  const auto end = start + std::chrono::duration<double>(duration);
-  while (samples.size() < 5 || std::chrono::steady_clock::now() < end) samples.push_back(run());
-  return median(std::move(samples));
-}
-
-} // namespace lathe
+} // namespace lathe::core

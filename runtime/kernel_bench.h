@@ -4,7 +4,7 @@
 #include "codegen/codegen.h"
 #include "ir/memory.h"
 
-namespace lathe {
+namespace lathe::core {
 
 class KernelBench {
 public:
@@ -23,8 +23,6 @@ public:
 
   // All tasks of the kernel on this thread, once: seconds.
   double run();
-  // The median of runs for about so many seconds, five at least, after one that does not count.
-  double median_seconds(double duration);
 
 private:
   KernelBench() = default;
@@ -40,4 +38,4 @@ private:
   size_t next_ = 0;                         // of them
 };
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Multiplications by Winograd's algorithm for one of the direct one's.
@@ -112,4 +112,4 @@ KernelFacts kernel_facts(const Plan &plan, const Graph &graph, size_t number, in
   return facts;
 }
 
-} // namespace lathe
+} // namespace lathe::core

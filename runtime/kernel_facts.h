@@ -3,7 +3,7 @@
 
 #include "passes/plan.h"
 
-namespace lathe {
+namespace lathe::core {
 
 struct KernelFacts {
   std::string algorithm; // "direct 3x3", "dense rows", "max pool 2x2"
@@ -18,4 +18,4 @@ struct KernelFacts {
 // `graph`: the one that the plan was made from.
 KernelFacts kernel_facts(const Plan &plan, const Graph &graph, size_t kernel, int64_t images = 1);
 
-} // namespace lathe
+} // namespace lathe::core

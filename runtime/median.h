@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // Of at least one value.
 inline double median(std::vector<double> values) {
@@ -13,4 +13,4 @@ inline double median(std::vector<double> values) {
   return *middle;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 namespace fs = std::filesystem;
@@ -101,4 +101,4 @@ Result<void> verify_onnx_case(const std::string &folder, const CompileOptions &o
   return {};
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 
 #include "runtime/executable.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // Compiles a case's model for each of its data sets, runs it, and compares every output element by
 // element: |found - expected| <= atol + rtol * |expected|, NaN equals NaN, other types exactly.
@@ -13,4 +13,4 @@ namespace lathe {
 Result<void> verify_onnx_case(const std::string &folder, const CompileOptions &options,
                               double rtol = 1e-3, double atol = 1e-7);
 
-} // namespace lathe
+} // namespace lathe::core

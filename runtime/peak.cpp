@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int chains = 12, rounds = 200'000; // enough independent chains to hide the latency
@@ -105,4 +105,4 @@ double measure_bandwidth_gbs(ThreadPool *pool) {
   return best;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include "ir/target.h"
 #include "runtime/thread_pool.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // Both on all threads of the pool at the same time; without one, on the caller's.
 
@@ -16,4 +16,4 @@ double measure_peak_gflops(const Target &target, ThreadPool *pool = nullptr);
 // memory to read. Takes four times the last-level cache, for some tenths of a second.
 double measure_bandwidth_gbs(ThreadPool *pool = nullptr);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 void relax() {
@@ -100,12 +100,12 @@ void ThreadPool::parallel_for(int64_t tasks, int64_t chunk, Work work, void *con
   chunk_.store(chunk, std::memory_order_release);
   work_.store(work, std::memory_order_release);
   context_.store(context, std::memory_order_release);
-  undone_.store((tasks + chunk - 1) / chunk, std::memory_order_relaxed);
+  undone_.store(int32_t((tasks + chunk - 1) / chunk), std::memory_order_relaxed);
   next_.store((round + 2) << 32, std::memory_order_release);
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
   take_chunks(0);
-  for (int64_t left; (left = undone_.load(std::memory_order_acquire)) != 0;)
+  for (int32_t left; (left = undone_.load(std::memory_order_acquire)) != 0;)
     wait_while_equal(undone_, left);
 }
 
@@ -126,4 +126,4 @@ FlushSubnormals::FlushSubnormals() : before_(0) {}
 FlushSubnormals::~FlushSubnormals() = default;
 #endif
 
-} // namespace lathe
+} // namespace lathe::core

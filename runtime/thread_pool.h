@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-namespace lathe {
+namespace lathe::core {
 
 // CPUs that this process may really use: its affinity and its cgroup's quota.
 int usable_cpus();
@@ -35,7 +35,7 @@ private:
   // exchanges both at once: so a worker that wakes late neither takes part in a round whose numbers
   // it has not read, nor is waited for.
   std::atomic<uint64_t> next_{closed};
-  std::atomic<int64_t> undone_{0}; // chunks
+  std::atomic<int32_t> undone_{0}; // chunks
   std::atomic<int64_t> tasks_{0}, chunk_{1};
   std::atomic<Work> work_{nullptr};
   std::atomic<void *> context_{nullptr};
@@ -56,4 +56,4 @@ private:
   uint64_t before_;
 };
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <chrono>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Convolutions that `known` lacks, each layer once.
@@ -93,4 +93,4 @@ Result<MeasuredCosts> measure_algorithms(const Graph &graph, const Target &targe
   return costs;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 
 #include <functional>
 
-namespace lathe {
+namespace lathe::core {
 
 struct TuneOptions {
   double seconds = 0.05;                                      // about, for each candidate
@@ -20,4 +20,4 @@ Result<MeasuredCosts> measure_algorithms(const Graph &graph, const Target &targe
                                          const PlanOptions &options,
                                          const TuneOptions &tuning = {});
 
-} // namespace lathe
+} // namespace lathe::core

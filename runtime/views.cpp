@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace lathe {
+namespace lathe::core {
 
 bool is_packed(const Plan &plan, const View &view) {
   return view.space == Space::weights &&
@@ -44,4 +44,4 @@ ByteRange bytes_spanned(const Plan &plan, const Graph &graph, const View &view, 
   return range;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include "passes/plan.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // Packed weights are read whole, in an order that is the kernel's own affair.
 bool is_packed(const Plan &plan, const View &view);
@@ -21,4 +21,4 @@ struct ByteRange {
 };
 ByteRange bytes_spanned(const Plan &plan, const Graph &graph, const View &view, int64_t images);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <atomic>
 #include <fmt/format.h>
+#include <new>
 #include <optional>
+#include <system_error>
 #include <utility>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // [M][C/groups][kh][kw] -> [group][panel][kh][kw][channel][lane], lanes behind the last channel 0.
@@ -100,8 +102,6 @@ void pack_weight(const Weight &weight, const Tensor &tensor, std::byte *place) {
     pack_panels(tensor, weight.groups, weight.panel, to);
 }
 
-constexpr int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
 } // namespace
 
 // All of it in one block, so that small weights share huge pages too.
@@ -111,7 +111,7 @@ Result<PackedWeights> PackedWeights::pack(const Plan &plan) {
   auto is_packed = [&](size_t i) { return plan.weights[i].packing != Weight::Packing::as_is; };
   int64_t bytes = 0;
   for (size_t i = 0; i < count; ++i)
-    if (is_packed(i)) bytes += whole_lines(plan.weights[i].bytes);
+    if (is_packed(i)) bytes += plan.weights[i].bytes;
   packed.block_ = allocate(size_t(bytes));
   if (!packed.block_)
     return fail(ErrorCode::limit, fmt::format("no memory for {} bytes of weights", bytes));
@@ -120,27 +120,34 @@ Result<PackedWeights> PackedWeights::pack(const Plan &plan) {
   packed.tensors_.resize(count);
   std::byte *place = packed.block_.get();
   for (size_t i = 0; i < count; ++i)
-    if (is_packed(i))
-      packed.addresses_[i] = std::exchange(place, place + whole_lines(plan.weights[i].bytes));
+    if (is_packed(i)) packed.addresses_[i] = std::exchange(place, place + plan.weights[i].bytes);
 
   // Threads of our own: those of a pool treat subnormal numbers as zero.
   std::atomic<size_t> next{0};
   std::vector<std::optional<Error>> errors(count);
+  auto pack_one = [&](size_t i) -> Result<void> {
+    const Weight &weight = plan.weights[i];
+    LATHE_TRY(Tensor tensor, materialise(weight.constant));
+    if (is_packed(i))
+      pack_weight(weight, tensor, const_cast<std::byte *>(packed.addresses_[i]));
+    else
+      packed.tensors_[i] = std::move(tensor);
+    return {};
+  };
   auto work = [&] {
-    for (size_t i; (i = next.fetch_add(1)) < count;) {
-      const Weight &weight = plan.weights[i];
-      auto tensor = materialise(weight.constant);
-      if (!tensor)
-        errors[i] = tensor.error();
-      else if (is_packed(i))
-        pack_weight(weight, *tensor, const_cast<std::byte *>(packed.addresses_[i]));
-      else
-        packed.tensors_[i] = std::move(*tensor);
-    }
+    for (size_t i; (i = next.fetch_add(1)) < count;) try {
+        if (auto done = pack_one(i); !done) errors[i] = done.error();
+      } catch (const std::bad_alloc &) {
+        errors[i] = Error{.code = ErrorCode::limit, .message = "no memory to pack the weights"};
+      }
   };
   {
     std::vector<std::jthread> others;
-    for (int t = 1; t < usable_cpus(); ++t) others.emplace_back(work);
+    try {
+      for (int t = 1; t < std::min(usable_cpus(), int(count)); ++t) others.emplace_back(work);
+    } catch (const std::system_error &) {
+      // As many as the system gives.
+    }
     work();
   }
   for (size_t i = 0; i < count; ++i) {
@@ -152,4 +159,4 @@ Result<PackedWeights> PackedWeights::pack(const Plan &plan) {
   return packed;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include "ir/memory.h"
 #include "passes/plan.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // Keeps packed data, and the tensors (mapped files) that are used in place.
 class PackedWeights {
@@ -22,4 +22,4 @@ private:
   int64_t copied_bytes_ = 0;
 };
 
-} // namespace lathe
+} // namespace lathe::core

@@ -8,7 +8,7 @@
 #include <set>
 #include <sstream>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 bool is_label(const std::string &line) { return line.ends_with(':'); }
@@ -165,4 +165,4 @@ std::vector<HotLoop> hot_loops(const AssemblyFunction &function, const Target &t
   return result;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 
 #include "ir/target.h"
 
-namespace lathe {
+namespace lathe::core {
 
 struct AssemblyFunction {
   std::string name;
@@ -22,4 +22,4 @@ struct HotLoop {
 std::vector<HotLoop> hot_loops(const AssemblyFunction &function, const Target &target,
                                int64_t lanes);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <doctest/doctest.h>
 #include <map>
 
-using namespace lathe;
+using namespace lathe::core;
 
 TEST_CASE("every layer of deep networks stays near 1") {
   const std::pair<const char *, std::map<std::string, double>> networks[] = {

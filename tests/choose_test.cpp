@@ -6,7 +6,7 @@
 
 #include <doctest/doctest.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -27,7 +27,7 @@
 #include <set>
 #include <sstream>
 
-using namespace lathe;
+using namespace lathe::core;
 namespace fs = std::filesystem;
 
 namespace {

@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 #include <zlib.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

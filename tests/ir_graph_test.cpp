@@ -6,7 +6,7 @@
 #include <functional>
 #include <map>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <limits>
 #include <utility>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <doctest/doctest.h>
 #include <limits>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

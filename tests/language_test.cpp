@@ -5,7 +5,7 @@
 #include <map>
 #include <random>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

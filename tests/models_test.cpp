@@ -6,7 +6,7 @@
 #include <doctest/doctest.h>
 #include <map>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <protozero/pbf_writer.hpp>
 
-namespace lathe::test {
+namespace lathe::core::test {
 
 using protozero::pbf_writer;
 
@@ -117,4 +117,4 @@ std::string external_tensor(const std::string &name, const Shape &shape, const E
   return bytes;
 }
 
-} // namespace lathe::test
+} // namespace lathe::core::test

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace lathe::test {
+namespace lathe::core::test {
 
 std::string attribute(const std::string &name, int64_t value);
 std::string attribute(const std::string &name, float value);
@@ -37,4 +37,4 @@ struct OnnxBuilder {
 using External = std::vector<std::pair<std::string, std::string>>;
 std::string external_tensor(const std::string &name, const Shape &shape, const External &entries);
 
-} // namespace lathe::test
+} // namespace lathe::core::test

@@ -19,8 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-using namespace lathe;
-using namespace lathe::test;
+using namespace lathe::core;
+using namespace lathe::core::test;
 namespace fs = std::filesystem;
 
 namespace {

@@ -7,7 +7,7 @@
 #include <doctest/doctest.h>
 #include <functional>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

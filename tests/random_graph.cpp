@@ -9,7 +9,7 @@
 #include <set>
 #include <utility>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 class Maker {
@@ -592,4 +592,4 @@ std::vector<Tensor> random_inputs(const Graph &graph, uint64_t seed, int64_t ima
   return inputs;
 }
 
-} // namespace lathe
+} // namespace lathe::core

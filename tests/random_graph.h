@@ -3,7 +3,7 @@
 
 #include "ir/graph.h"
 
-namespace lathe {
+namespace lathe::core {
 
 // Small, valid, with odd sizes; dimension 0 carries the images throughout; weights have data, and
 // every value stays near magnitude 1. Functions that jump are applied only to what the inputs' bits
@@ -14,4 +14,4 @@ bool jumps_alike(const Graph &graph);
 // Of the inputs' types.
 std::vector<Tensor> random_inputs(const Graph &graph, uint64_t seed, int64_t images);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -14,7 +14,7 @@
 #include <map>
 #include <set>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <utility>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // ---- Attributes, by the field lists of the ops: how far they are from their defaults, and what is
@@ -483,4 +483,4 @@ std::optional<std::vector<Tensor>> finite_results(const Graph &graph,
   return std::move(*results);
 }
 
-} // namespace lathe
+} // namespace lathe::core

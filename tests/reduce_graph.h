@@ -5,7 +5,7 @@
 
 #include <functional>
 
-namespace lathe {
+namespace lathe::core {
 
 // Takes away and shrinks, as long as `still_fails` holds: nodes, outputs, operands, attributes,
 // dimensions, weights. Asks only about whole graphs (`verify`), each simpler than the one before,
@@ -17,4 +17,4 @@ Graph reduce_graph(Graph failing, const std::function<bool(const Graph &)> &stil
 std::optional<std::vector<Tensor>> finite_results(const Graph &graph,
                                                   std::span<const Tensor> inputs);
 
-} // namespace lathe
+} // namespace lathe::core

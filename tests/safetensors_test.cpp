@@ -9,7 +9,7 @@
 #include <limits>
 #include <sys/stat.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

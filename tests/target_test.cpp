@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 TEST_CASE("targets by name, and an error that lists them") {
   for (const char *name : {"avx512", "avx2", "plain", "neon", "plain-aarch64"}) {

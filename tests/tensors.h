@@ -7,7 +7,7 @@
 #include <doctest/doctest.h>
 #include <numeric>
 
-namespace lathe {
+namespace lathe::core {
 
 inline std::vector<Tensor> all(const Op &op, const std::vector<Tensor> &inputs) {
   auto results = evaluate(op, inputs);
@@ -38,4 +38,4 @@ inline bool same_bits(const Tensor &a, const Tensor &b) {
          std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -9,7 +9,7 @@
 #include <random>
 #include <set>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-using namespace lathe;
+using namespace lathe::core;
 using Json = nlohmann::ordered_json;
 
 namespace {

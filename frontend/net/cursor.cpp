@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 bool Cursor::is(std::string_view text, size_t ahead) const {
   const Token &token = peek(ahead);
@@ -170,4 +170,4 @@ private:
 
 ExpressionRef parse_expression(Cursor &cursor) { return ExpressionParser(cursor).conditional(); }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 // A place in a row of tokens, the last of which is `end`. Every mismatch is a Failure.
 class Cursor {
@@ -46,4 +46,4 @@ private:
 // Loosest binding first: ?:, or, and, comparison, + -, * / %, unary - and not.
 ExpressionRef parse_expression(Cursor &cursor);
 
-} // namespace lathe::net
+} // namespace lathe::core::net

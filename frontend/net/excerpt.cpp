@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 // Columns count bytes; what is no printable ASCII shows as one '?' each, so the caret stands right.
 Error error_at(const Place &place, std::string message, std::string expected, std::string found) {
@@ -47,4 +47,4 @@ std::string describe(const Token &token) {
   }
 }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

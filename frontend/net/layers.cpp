@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <limits>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 const Argument *LayerCall::option(std::string_view name) const {
   for (const Argument &a : statement.arguments)
@@ -322,4 +322,4 @@ bool is_join(std::string_view word) {
   return std::ranges::count(words, word) > 0;
 }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -4,7 +4,7 @@
 #include "frontend/net/scope.h"
 #include "ir/graph.h"
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 // One layer statement where it stands, its arguments read in a scope.
 struct LayerCall {
@@ -52,4 +52,4 @@ std::vector<std::string> layer_names();
 // "concat", "add" and the like, which join branches in braces.
 bool is_join(std::string_view word);
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe::net {
+namespace lathe::core::net {
 namespace {
 
 constexpr size_t most_tokens = 2'000'000; // bounds the memory that a file can cost
@@ -162,4 +162,4 @@ std::vector<double> values_of(const Token &token) {
   return values;
 }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-namespace lathe::net {
+namespace lathe::core::net {
 namespace {
 
 constexpr size_t deepest_calls = 64, deepest_blocks = 300; // what recursion may cost
@@ -417,4 +417,4 @@ Graph lower(const Program &program, const NetOptions &options, std::vector<Error
   return Lowering(program, options, errors).run();
 }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -4,10 +4,10 @@
 #include "frontend/net.h"
 #include "frontend/net/syntax.h"
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 // The last `network` of the program, with its parameters overridden by `options`. Goes on after an
 // error where that makes sense; the graph is whole only if none was added.
 Graph lower(const Program &program, const NetOptions &options, std::vector<Error> &errors);
 
-} // namespace lathe::net
+} // namespace lathe::core::net

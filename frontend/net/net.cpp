@@ -8,7 +8,7 @@
 #include <fmt/format.h>
 #include <set>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr size_t most_bytes = 16 << 20; // of a file and all that it includes
@@ -122,4 +122,4 @@ Result<Graph> load_net(const std::string &path, const NetOptions &options) {
   return parse_net(text, path, with_includes);
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe::net {
+namespace lathe::core::net {
 namespace {
 
 constexpr int deepest = 64; // braces in braces
@@ -313,4 +313,4 @@ void parse(const SourceFile &file, Program &program, std::vector<Include> &inclu
   Parser(file, program, includes, errors).run();
 }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

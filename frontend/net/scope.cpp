@@ -6,7 +6,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 void Budget::take(const Place &place) {
   if (--steps >= 0) return;
@@ -132,4 +132,4 @@ std::string perhaps(std::string_view name, const std::vector<std::string> &candi
   return near.empty() ? otherwise : fmt::format("perhaps '{}'", near);
 }
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -5,7 +5,7 @@
 
 #include <map>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 using Value = std::vector<double>; // a number, or a tuple of several; truth is 0 or 1
 
@@ -44,4 +44,4 @@ private:
 std::string perhaps(std::string_view name, const std::vector<std::string> &candidates,
                     std::string otherwise = {});
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace lathe::net {
+namespace lathe::core::net {
 
 // A file that is being read; tokens and errors point into it.
 struct SourceFile {
@@ -119,4 +119,4 @@ struct Include {
 void parse(const SourceFile &file, Program &program, std::vector<Include> &includes,
            std::vector<Error> &errors);
 
-} // namespace lathe::net
+} // namespace lathe::core::net

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 
 // --- Inputs
 
@@ -146,4 +146,4 @@ void Call::unsupported(std::string message, std::string expected, std::string fo
                       .found = std::move(found)}};
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -6,7 +6,7 @@
 #include <charconv>
 #include <fmt/format.h>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 std::unexpected<Error> bad(const TensorProto &t, std::string message, std::string expected = {},
@@ -151,4 +151,4 @@ Result<Tensor> TensorReader::read_external(const TensorProto &t) {
   return from_bytes(t, file, file->bytes().subspan(begin, taken));
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

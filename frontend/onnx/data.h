@@ -5,7 +5,7 @@
 #include "frontend/mapped_file.h"
 #include "frontend/onnx/proto.h"
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 
 // Reads the tensors of one model, whose bytes `owner` keeps alive. External files lie in `folder`:
 // their paths may not leave it, by whatever kind of link, and each is mapped once.
@@ -25,4 +25,4 @@ private:
   std::map<std::string, std::shared_ptr<const MappedFile>> files_;
 };
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -13,7 +13,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-namespace lathe {
+namespace lathe::core {
 
 namespace onnx {
 namespace {
@@ -512,4 +512,4 @@ Result<Graph> import_graph(const ModelProto &model, const std::shared_ptr<const 
 }
 
 } // namespace onnx
-} // namespace lathe
+} // namespace lathe::core

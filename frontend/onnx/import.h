@@ -8,7 +8,7 @@
 
 #include <span>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 
 // The graph of a model whose bytes `owner` keeps alive; errors as OnnxModel::graph.
 Result<Graph> import_graph(const ModelProto &model, const std::shared_ptr<const void> &owner,
@@ -121,4 +121,4 @@ std::span<const HandlerEntry> reduce_handlers();      // ops_reduce.cpp
 std::span<const HandlerEntry> known_handlers();       // ops_known.cpp
 std::span<const HandlerEntry> resize_handlers();      // ops_resize.cpp
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -6,7 +6,7 @@
 #include <set>
 #include <unordered_set>
 
-namespace lathe {
+namespace lathe::core {
 
 struct OnnxModel::File {
   std::shared_ptr<const void> owner;
@@ -55,4 +55,4 @@ Result<Graph> OnnxModel::graph(const OnnxOptions &options) const {
   return onnx::import_graph(file_->model, file_->owner, file_->path, options);
 }
 
-} // namespace lathe
+} // namespace lathe::core

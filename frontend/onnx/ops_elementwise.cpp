@@ -5,7 +5,7 @@
 #include <limits>
 #include <numbers>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -188,4 +188,4 @@ std::span<const HandlerEntry> elementwise_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

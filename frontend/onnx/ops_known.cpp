@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <functional>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 // Inputs broadcast against each other, as int64.
@@ -116,4 +116,4 @@ std::span<const HandlerEntry> known_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 ValueId transposed(Call &c, ValueId matrix) { return c.transpose(matrix, {1, 0}); }
@@ -214,4 +214,4 @@ std::span<const HandlerEntry> matrix_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <numeric>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 // A list that old opsets keep in an attribute and new ones, from `since` on, in an input.
@@ -361,4 +361,4 @@ std::span<const HandlerEntry> move_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 // The op of these axes and dimensions; axes are an input from opset `since` on.
@@ -78,4 +78,4 @@ std::span<const HandlerEntry> reduce_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <fmt/format.h>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 struct Method {
@@ -254,4 +254,4 @@ std::span<const HandlerEntry> resize_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

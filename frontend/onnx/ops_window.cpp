@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 constexpr int64_t most = 1 << 24; // of any window parameter; the graph's own limit
@@ -328,4 +328,4 @@ std::span<const HandlerEntry> window_handlers() {
   return table;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -4,7 +4,7 @@
 #include <limits>
 #include <protozero/pbf_reader.hpp>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 namespace {
 
 constexpr size_t most_entries = 200'000;
@@ -408,4 +408,4 @@ std::string clean(Bytes text) {
   return result;
 }
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

@@ -8,7 +8,7 @@
 #include <map>
 #include <string_view>
 
-namespace lathe::onnx {
+namespace lathe::core::onnx {
 
 using Bytes = std::string_view; // into the file
 
@@ -106,4 +106,4 @@ std::string encode(std::string_view name, const Tensor &tensor);
 // Text from a file, fit for messages and names: control characters and broken UTF-8 replaced.
 std::string clean(Bytes text);
 
-} // namespace lathe::onnx
+} // namespace lathe::core::onnx

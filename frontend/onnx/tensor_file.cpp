@@ -5,7 +5,7 @@
 
 #include <protozero/pbf_writer.hpp>
 
-namespace lathe {
+namespace lathe::core {
 
 Result<Tensor> read_tensor_proto(const std::string &path) {
   LATHE_TRY(auto file, MappedFile::open(path));
@@ -53,4 +53,4 @@ int32_t data_type(DType dtype) {
 }
 
 } // namespace onnx
-} // namespace lathe
+} // namespace lathe::core

@@ -10,7 +10,7 @@
 #include <protozero/pbf_writer.hpp>
 #include <unordered_set>
 
-namespace lathe {
+namespace lathe::core {
 namespace onnx {
 namespace {
 
@@ -317,4 +317,4 @@ private:
 
 Result<std::string> write_onnx(const Graph &graph) { return onnx::Writer(graph).run(); }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // A register tile of `pixels`: one step over K, in FMAs. Short ones wait for their own results.
@@ -46,7 +46,7 @@ double direct_cost(const ConvShape &s, const Target &target) {
   const double rows = s.pixels_join ? 1 : double(s.y.h);
   const double compute = rows * panels * product_cost(pixels, tile, depth);
   const double weights = 4 * depth * double(s.channels);
-  return double(s.groups) * std::max(compute, weights / memory_rate);
+  return double(s.groups) * std::max(compute, weights / memory_rate(target));
 }
 
 double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_rows,
@@ -69,12 +69,13 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const double compute =
       double(tile_rows / block_tile_rows) * block(block_tile_rows) + (rest ? block(rest) : 0);
   const double weights = 4 * points * double(s.depth * s.channels);
-  const double again = weights < 0.5 * double(target.l3_bytes) ? l3_rate : memory_rate;
-  const double streaming = weights / memory_rate + (blocks - 1) * weights / again;
+  const double streaming =
+      weights / memory_rate(target) + (blocks - 1) * weights / rate_beyond_l2(weights, target);
   // Transformed input that the L2 cache does not hold comes from behind it for every panel.
   const double transformed = 4 * points * double(block_tile_rows * tile_cols * s.depth);
-  const double far =
-      transformed > 0.6 * double(target.l2_bytes) ? blocks * panels * transformed / l3_rate : 0;
+  const double far = transformed > 0.6 * double(target.l2_bytes)
+                         ? blocks * panels * transformed / rate_beyond_l2(transformed, target)
+                         : 0;
 
   const double in = transform_cost(points_h) * double(points_w) +
                     transform_cost(points_w) * double(points_h) + 2 * points + 2 * outputs;
@@ -84,18 +85,45 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   return double(s.groups) * (std::max(compute + 0.5 * far, streaming) + transforms);
 }
 
+int64_t fewest_blocks(const ConvShape &s, int64_t rows, int64_t fewest_rows, const Target &target) {
+  constexpr int64_t fewest_tasks = 4;
+  const int64_t panels = ceil_div(s.channels, conv_tile(target, s.channels).panel());
+  const int64_t wanted = ceil_div(fewest_tasks, s.groups * panels);
+  return std::min(wanted, std::max<int64_t>(1, rows / fewest_rows));
+}
+
+std::vector<int64_t> block_sizes(int64_t rows, int64_t fewest) {
+  constexpr int64_t every_count = 64; // of blocks; beyond, sizes are halved
+  std::vector<int64_t> sizes{ceil_div(rows, fewest)};
+  for (int64_t blocks = fewest + 1; sizes.back() > 1; ++blocks) {
+    const int64_t next = blocks <= every_count ? ceil_div(rows, blocks) : ceil_div(sizes.back(), 2);
+    if (next < sizes.back()) sizes.push_back(next);
+  }
+  return sizes;
+}
+
+double winograd_scratch(const ConvShape &s, const Winograd &w, int64_t block_tile_rows,
+                        const Target &target) {
+  const auto [points_h, points_w] = w.points();
+  const double tiles = double(block_tile_rows) * double(ceil_div(s.y.w, w.outputs.w));
+  const double line = 32; // what pitches add at most, elements
+  const double of_tile = double(s.depth) + line + double(conv_tile(target, s.channels).panel());
+  const double rows = tiles * double((w.outputs.h + s.kernel.h) * w.outputs.w) * double(s.depth);
+  return 4 * (double(points_h * points_w) * tiles * of_tile + rows);
+}
+
 int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &target) {
   const int64_t tile_rows = ceil_div(s.y.h, w.outputs.h);
-  int64_t best = tile_rows;
+  int64_t best = 1;
   double least = winograd_cost(s, w, best, target);
-  for (int64_t blocks = 2; blocks <= std::min<int64_t>(tile_rows, 64); ++blocks) {
-    const int64_t rows = ceil_div(tile_rows, blocks);
+  for (int64_t rows : block_sizes(tile_rows, fewest_blocks(s, tile_rows, 1, target))) {
+    if (winograd_scratch(s, w, rows, target) > most_winograd_scratch(target)) continue;
     const double cost = winograd_cost(s, w, rows, target);
-    if (cost >= least) continue;
+    if (cost > least) continue;
     least = cost;
     best = rows;
   }
   return best;
 }
 
-} // namespace lathe
+} // namespace lathe::core

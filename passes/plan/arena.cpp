@@ -3,7 +3,7 @@
 
 #include <map>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 struct Block {
@@ -83,4 +83,4 @@ ArenaSize assign_offsets(std::vector<Buffer> &buffers, bool batched) {
   return size;
 }
 
-} // namespace lathe
+} // namespace lathe::core

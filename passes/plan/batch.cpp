@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Whether a node keeps images apart, given which operands carry images in dimension 0.
@@ -83,4 +83,4 @@ bool images_are_independent(const Graph &graph) {
   return std::ranges::all_of(graph.outputs, [&](ValueId id) { return carries[id]; });
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -1,6 +1,6 @@
 #include "passes/plan/builder.h"
 
-namespace lathe {
+namespace lathe::core {
 
 PlanBuilder::PlanBuilder(const Graph &g, const Target &target, const PlanOptions &o)
     : graph(g), options(o), uses(graph), batched(images_are_independent(graph)),
@@ -35,6 +35,8 @@ Storage PlanBuilder::add_weight(Weight weight) {
     elements = weight.groups * ((rows + weight.panel - 1) / weight.panel * weight.panel) * depth;
   }
   weight.bytes = elements * int64_t(size_of(weight.constant->type.dtype));
+  // Packed ones lie in one block, each from a cache line of its own on.
+  if (weight.packing != Weight::Packing::as_is) weight.bytes = whole_lines(weight.bytes);
   Shape dims = weight.packing == Weight::Packing::as_is ? shape : Shape{elements};
   const DType dtype = weight.constant->type.dtype;
   plan.weights.push_back(std::move(weight));
@@ -164,4 +166,4 @@ Result<void> PlanBuilder::copy(const Storage &from, const Storage &to, ValueId f
   return map({{}, {from}, to}, {from_id, to_id}, node);
 }
 
-} // namespace lathe
+} // namespace lathe::core

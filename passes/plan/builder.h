@@ -4,7 +4,7 @@
 
 #include "passes/plan/planner.h"
 
-namespace lathe {
+namespace lathe::core {
 
 class PlanBuilder {
 public:
@@ -59,4 +59,4 @@ public:
 // Errors: unsupported, where no kernel fits.
 Result<void> lower(PlanBuilder &builder, const Node &node);
 
-} // namespace lathe
+} // namespace lathe::core

@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 #include <map>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int64_t nothing = -1, filler = -2; // identities of fresh memory, and of padding
@@ -283,4 +283,4 @@ Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images) {
   return Checker(plan, graph, images).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // What may replace the direct algorithm.
@@ -27,7 +27,7 @@ std::vector<Winograd> alternatives(const Conv &op) {
 
 // Whether its kernel computes no other convolution.
 bool stands_alone(const Graph &graph, const Schedule &schedule, size_t n) {
-  const int reader = schedule.reader(n);
+  const int reader = schedule.reader[n];
   return schedule.previous[n] < 0 &&
          (reader < 0 || !std::holds_alternative<Conv>(graph.nodes[size_t(reader)].op));
 }
@@ -39,7 +39,7 @@ std::string describe(const Graph &graph, const Schedule &schedule, size_t n) {
       fmt::format("{} of {} to {}", print(node.op), to_string(graph.shape(node.inputs[0])),
                   to_string(graph.shape(node.outputs[0])));
   if (std::ranges::count(graph.inputs, node.inputs[0])) text += ", from outside";
-  if (const int reader = schedule.reader(n); reader >= 0)
+  if (const int reader = schedule.reader[n]; reader >= 0)
     text += ", " + print(graph.nodes[size_t(reader)].op);
   return text;
 }
@@ -47,13 +47,14 @@ std::string describe(const Graph &graph, const Schedule &schedule, size_t n) {
 std::vector<Candidate> candidates(const Conv &op, const Shape &x, const Shape &y,
                                   int64_t weight_bytes, const Target &target) {
   const ConvShape shape = conv_shape(op, x, y);
-  std::vector<Candidate> all{{.estimated = fma_seconds * direct_cost(shape, target)}};
+  std::vector<Candidate> all{{.estimated = fma_seconds(target) * direct_cost(shape, target)}};
   for (const Winograd &w : alternatives(op)) {
+    if (winograd_scratch(shape, w, 1, target) > most_winograd_scratch(target)) continue;
     const auto [h, v] = w.points();
     const int64_t taps = op.kernel.h * op.kernel.w;
     const double cost = winograd_cost(shape, w, winograd_block(shape, w, target), target);
     all.push_back({.winograd = w,
-                   .estimated = fma_seconds * cost,
+                   .estimated = fma_seconds(target) * cost,
                    .extra_bytes = weight_bytes / taps * (h * v - taps)});
   }
   return all;
@@ -126,8 +127,7 @@ std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedu
 
 std::string algorithm_name(const std::optional<Winograd> &winograd) {
   if (!winograd) return "direct";
-  const Size2 m = winograd->outputs;
-  return m.h == m.w ? fmt::format("winograd {}", m.h) : fmt::format("winograd {}x{}", m.h, m.w);
+  return "winograd " + to_string(*winograd);
 }
 
 std::string_view verdict(const Choice &choice, size_t candidate) {
@@ -147,4 +147,4 @@ std::string to_string(const Choice &choice) {
   return text;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 
 int64_t Plan::weight_bytes() const {
   int64_t total = 0;
@@ -13,7 +13,7 @@ int64_t Plan::weight_bytes() const {
 }
 
 int64_t Plan::scratch_per_thread() const {
-  return scratch_bytes == 0 ? 0 : (scratch_bytes + 63) / 64 * 64 + 4096 + 64;
+  return scratch_bytes == 0 ? 0 : whole_lines(scratch_bytes) + 4096 + 64;
 }
 
 int64_t Plan::memory_bytes(int64_t images, int threads) const {
@@ -90,8 +90,8 @@ Result<Plan> make_plan_within(const Graph &graph, const Target &target, const Me
   if (search.fits(first)) return first;
   PlanOptions attempt = options;
   attempt.weight_budget = 0;
-  for (bool last = false; !last; attempt.smallest_blocks = true) {
-    last = attempt.smallest_blocks;
+  for (bool smallest : {options.smallest_blocks, true}) {
+    attempt.smallest_blocks = smallest;
     LATHE_TRY(std::optional<Plan> plan, search.with_chains(attempt));
     if (plan) return std::move(*plan);
   }
@@ -99,8 +99,8 @@ Result<Plan> make_plan_within(const Graph &graph, const Target &target, const Me
                     .message = "the network needs more memory than allowed",
                     .file = graph.name,
                     .expected = fmt::format("at most {} bytes", limit.bytes),
-                    .found = fmt::format("{} at least for {} images on {} threads", search.least,
-                                         limit.images, limit.threads)});
+                    .found = fmt::format("{} for {} images on {} threads, the least that was found",
+                                         search.least, limit.images, limit.threads)});
 }
 
-} // namespace lathe
+} // namespace lathe::core

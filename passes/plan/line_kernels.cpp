@@ -3,7 +3,7 @@
 
 #include <array>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // An extent with its strides, in bytes, in input and output.
@@ -109,4 +109,4 @@ Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage 
   return k;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include <climits>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // Operands that may be overwritten: those whose buffer no other operand shares.
@@ -367,4 +367,4 @@ Result<void> lower(PlanBuilder &builder, const Node &node) {
   return std::visit([&](const auto &op) { return Lowering{builder, node}(op); }, node.op);
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -3,7 +3,7 @@
 
 #include <numeric>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int64_t longest_inner = 16384; // elements: leave rows to share between threads
@@ -132,4 +132,4 @@ Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &ind
   return kernel;
 }
 
-} // namespace lathe
+} // namespace lathe::core

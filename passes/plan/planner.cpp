@@ -5,7 +5,7 @@
 #include <climits>
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 class Planner {
@@ -18,7 +18,7 @@ public:
     place_inputs_and_outputs();
     place_concats();
     for (size_t n = 0; n < b_.graph.nodes.size(); ++n) {
-      if (b_.schedule.absorbed[n]) continue;
+      if (b_.schedule.reader[n] >= 0) continue;
       b_.current = int(n);
       if (makes_nothing(b_.graph.nodes[n])) continue;
       if (auto done = lower(b_, b_.graph.nodes[n]); !done) {
@@ -167,4 +167,4 @@ Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptio
   return Planner(graph, target, options).run();
 }
 
-} // namespace lathe
+} // namespace lathe::core

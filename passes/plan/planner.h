@@ -2,12 +2,13 @@
 // passes/plan.
 #pragma once
 
+#include "ir/memory.h"
 #include "passes/plan.h"
 
 #include <algorithm>
 #include <optional>
 
-namespace lathe {
+namespace lathe::core {
 
 // Whether every value carries one image per entry of dimension 0, so that a plan for one image
 // serves any number.
@@ -19,9 +20,8 @@ bool is_view(const Op &op);
 // What runs together, and how long values live.
 struct Schedule {
   std::vector<int> previous;    // per node: the operand's maker that runs in the same kernel, or -1
-  std::vector<bool> absorbed;   // per node: runs in the kernel of its only reader
+  std::vector<int> reader;      // per node: its only reader, in whose kernel it runs, or -1
   std::vector<int> last_reader; // per value, through its views too; INT_MAX: an output; -1: nobody
-  int reader(size_t n) const;   // that absorbed node `n`, or -1
 };
 // Whether node `n` is a convolution that can run block by block with the one that feeds it.
 bool may_chain(const Graph &graph, const Uses &uses, size_t n);
@@ -108,6 +108,8 @@ Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &ind
                              const Storage &out, bool batched);
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Pixels from a window's first tap to its last.
+inline int64_t reach(int64_t kernel, int64_t dilation) { return (kernel - 1) * dilation + 1; }
 
 struct ConvTile { // of registers
   int64_t pixels, vectors, lanes;
@@ -123,9 +125,16 @@ RowTiles split_row(int64_t width, int64_t most_pixels);
 
 // --- Algorithms of convolutions
 
-// Bytes that stream in the time of one vector FMA. Measured on Zen 4 with AVX-512 (one FMA in a
-// cycle of 0.27 ns); where an FMA takes half a cycle, vectors and rates are of half the size too.
-constexpr double memory_rate = 5, l3_rate = 14, fma_seconds = 0.27e-9;
+// Seconds of one vector FMA, and bytes that stream from memory and from the L3 cache meanwhile.
+// Measured on Zen 4 with AVX-512, one FMA in a cycle; narrower vectors are taken to be as much
+// faster, so that a byte takes as long.
+inline double fma_seconds(const Target &target) { return 0.27e-9 * target.lanes() / 16; }
+inline double memory_rate(const Target &target) { return 5.0 * target.lanes() / 16; }
+inline double l3_rate(const Target &target) { return 14.0 * target.lanes() / 16; }
+// Of data that is read again and again, and does not fit the L2 cache.
+inline double rate_beyond_l2(double bytes, const Target &target) {
+  return bytes < 0.5 * double(target.l3_bytes) ? l3_rate(target) : memory_rate(target);
+}
 
 // What a convolution's cost depends on, per image.
 struct ConvShape {
@@ -138,6 +147,15 @@ ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y);
 double direct_cost(const ConvShape &shape, const Target &target);
 double winograd_cost(const ConvShape &shape, const Winograd &winograd, int64_t block_tile_rows,
                      const Target &target);
+// Bytes that a block of so many rows of tiles has in scratch, about; and what no block may have.
+double winograd_scratch(const ConvShape &shape, const Winograd &winograd, int64_t block_tile_rows,
+                        const Target &target);
+inline double most_winograd_scratch(const Target &target) { return 0.5 * double(target.l3_bytes); }
+// Blocks of rows that threads can share, where there are few panels and groups to share.
+int64_t fewest_blocks(const ConvShape &shape, int64_t rows, int64_t fewest_rows,
+                      const Target &target);
+// Sizes to choose from, largest first: `rows` in at least `fewest` blocks.
+std::vector<int64_t> block_sizes(int64_t rows, int64_t fewest);
 // Rows of tiles that a task should take.
 int64_t winograd_block(const ConvShape &shape, const Winograd &winograd, const Target &target);
 
@@ -158,7 +176,7 @@ struct ConvRequest {
   Storage input;              // of the last stage in the list
   const Pool *pool = nullptr; // of the first stage's result
   Storage output;
-  bool smallest_block = false; // a row of the output per task
+  bool smallest_block = false; // a row of the output, or of its tiles, per task
 };
 // Errors: limit, for windows so large that no scratch holds one row of them.
 Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched);
@@ -179,4 +197,4 @@ Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage 
 // Least number of tasks worth a thread, for tasks that touch so many elements.
 int64_t grain_for(int64_t work_per_task);
 
-} // namespace lathe
+} // namespace lathe::core

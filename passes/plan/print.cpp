@@ -3,7 +3,7 @@
 
 #include <fmt/format.h>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 // A float as part of a C identifier that no other float shares.
@@ -39,11 +39,8 @@ std::string describe(const std::vector<FusedOp> &post) {
 // "direct", "winograd4_3x3", "winograd1x2_1x7"
 std::string algorithm(const ConvSpec &spec) {
   if (!spec.winograd) return "direct";
-  const auto &[outputs, kernel] = *spec.winograd;
-  return fmt::format("winograd{}_{}x{}",
-                     outputs.h == outputs.w ? fmt::format("{}", outputs.h)
-                                            : fmt::format("{}x{}", outputs.h, outputs.w),
-                     kernel.h, kernel.w);
+  const Size2 kernel = spec.winograd->kernel;
+  return fmt::format("winograd{}_{}x{}", to_string(*spec.winograd), kernel.h, kernel.w);
 }
 
 struct Describe {
@@ -179,4 +176,4 @@ std::string print(const Plan &plan) {
   return text;
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -1,7 +1,7 @@
 // Kernels whose tasks are rows: dense layers (of weights), pools and LRN (of pictures).
 #include "passes/plan/planner.h"
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 void add(Kernel &k, std::initializer_list<int64_t> params) {
@@ -77,4 +77,4 @@ Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool bat
   return k;
 }
 
-} // namespace lathe
+} // namespace lathe::core

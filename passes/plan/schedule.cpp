@@ -3,7 +3,7 @@
 
 #include <climits>
 
-namespace lathe {
+namespace lathe::core {
 namespace {
 
 constexpr int longest_chain = 6;
@@ -24,7 +24,7 @@ void join_elementwise_chains(const Graph &graph, const Uses &uses, Schedule &sch
           graph.shape(id) != graph.shape(node.outputs[0]) || length[size_t(p)] >= longest_chain)
         continue;
       schedule.previous[n] = p;
-      schedule.absorbed[size_t(p)] = true;
+      schedule.reader[size_t(p)] = int(n);
       length[n] = length[size_t(p)] + 1;
       break;
     }
@@ -46,8 +46,8 @@ bool pools_by_blocks(const Graph &graph, const Pool &pool, const Node &convoluti
                      const Conv &conv) {
   constexpr double most_bytes = 1 << 20, panel = 32;
   const Shape &x = graph.shape(convolution.inputs[0]), &y = graph.shape(convolution.outputs[0]);
-  const int64_t rows = (pool.kernel.h - 1) * pool.dilation.h + 1;
-  const int64_t read = (rows - 1) * conv.stride.h + (conv.kernel.h - 1) * conv.dilation.h + 1;
+  const int64_t rows = reach(pool.kernel.h, pool.dilation.h);
+  const int64_t read = (rows - 1) * conv.stride.h + reach(conv.kernel.h, conv.dilation.h);
   const double bytes = 4 * (double(rows) * double(y[3]) * panel +
                             double(read) * double(x[3]) * double(x[1] / conv.groups));
   return rows <= 2 * pool.stride.h && bytes <= most_bytes;
@@ -68,14 +68,14 @@ void join_convolutions(const Graph &graph, const Uses &uses, const PlanOptions &
     if (!before || (pools && !pools_by_blocks(graph, *pool, graph.nodes[size_t(p)], *before)))
       continue;
     schedule.previous[n] = p;
-    schedule.absorbed[size_t(p)] = true;
+    schedule.reader[size_t(p)] = int(n);
   }
 }
 
 void find_last_readers(const Graph &graph, Schedule &schedule) {
-  std::vector<int> runs_at(graph.nodes.size()); // absorbed nodes read where their chain ends
+  std::vector<int> runs_at(graph.nodes.size()); // absorbed ones read where their chain ends
   for (size_t n = graph.nodes.size(); n-- > 0;) {
-    if (!schedule.absorbed[n]) runs_at[n] = int(n);
+    if (schedule.reader[n] < 0) runs_at[n] = int(n);
     if (schedule.previous[n] >= 0) runs_at[size_t(schedule.previous[n])] = runs_at[n];
   }
   std::vector<int> &last_reader = schedule.last_reader;
@@ -98,11 +98,6 @@ bool is_view(const Op &op) {
          std::holds_alternative<Dropout>(op);
 }
 
-int Schedule::reader(size_t n) const {
-  if (!absorbed[n]) return -1;
-  return int(std::ranges::find(previous, int(n)) - previous.begin());
-}
-
 bool may_chain(const Graph &graph, const Uses &uses, size_t n) {
   auto *conv = std::get_if<Conv>(&graph.nodes[n].op);
   if (!conv || !conv->pre.empty() || conv->groups != 1) return false;
@@ -111,7 +106,8 @@ bool may_chain(const Graph &graph, const Uses &uses, size_t n) {
 }
 
 Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &options) {
-  Schedule schedule{std::vector<int>(graph.nodes.size(), -1), std::vector<bool>(graph.nodes.size()),
+  Schedule schedule{std::vector<int>(graph.nodes.size(), -1),
+                    std::vector<int>(graph.nodes.size(), -1),
                     std::vector<int>(graph.values.size(), -1)};
   join_elementwise_chains(graph, uses, schedule);
   join_convolutions(graph, uses, options, schedule);
@@ -119,4 +115,4 @@ Schedule make_schedule(const Graph &graph, const Uses &uses, const PlanOptions &
   return schedule;
 }
 
-} // namespace lathe
+} // namespace lathe::core

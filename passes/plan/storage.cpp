@@ -4,7 +4,7 @@
 
 #include <cassert>
 
-namespace lathe {
+namespace lathe::core {
 
 StorageMap::StorageMap(const Graph &graph, bool batched, const std::vector<int> &last_reader,
                        uint64_t jitter)
@@ -44,7 +44,7 @@ Storage StorageMap::allocate(const Type &type, std::vector<int64_t> strides) {
   for (size_t i = 0; i < type.shape.size(); ++i)
     elements += std::max<int64_t>(0, type.shape[i] - 1) * strides[i];
   if (batched_) elements = std::max(elements, strides[0]);
-  int64_t bytes = ((offset + elements) * int64_t(size_of(type.dtype)) + 63) / 64 * 64;
+  int64_t bytes = whole_lines((offset + elements) * int64_t(size_of(type.dtype)));
   Buffer buffer;
   buffer.bytes = batched_ ? Affine{bytes, 0} : Affine{0, bytes};
   buffers.push_back(buffer);
@@ -134,4 +134,4 @@ bool channels_contiguous(const Storage &s) {
   return s.dims.size() == 4 && (s.strides[1] == 1 || s.dims[1] == 1);
 }
 
-} // namespace lathe
+} // namespace lathe::core

@@ -5,7 +5,7 @@
 
 #include <cstdlib>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

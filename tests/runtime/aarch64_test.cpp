@@ -17,7 +17,7 @@
 #include <map>
 #include <unistd.h>
 
-using namespace lathe;
+using namespace lathe::core;
 namespace fs = std::filesystem;
 
 namespace {

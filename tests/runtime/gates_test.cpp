@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 #include <map>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 

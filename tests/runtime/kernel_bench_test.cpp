@@ -8,7 +8,7 @@
 
 #include <doctest/doctest.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 
@@ -91,7 +91,7 @@ TEST_CASE("every kernel runs alone") {
       CAPTURE(kernel_name(plan.kernels[k].spec, plan.target));
       auto bench = KernelBench::create(plan, graph, k, Caches::warm, plan.batched ? 2 : 1);
       REQUIRE_MESSAGE(bench, to_string(bench.error()));
-      CHECK(bench->median_seconds(0) >= 0);
+      CHECK(bench->run() > 0);
     }
   }
   auto lenet = load_bundled("lenet5");
@@ -101,6 +101,6 @@ TEST_CASE("every kernel runs alone") {
   for (size_t k = 0; k < plan.kernels.size(); ++k) {
     auto bench = KernelBench::create(plan, *lenet, k, Caches::cold);
     REQUIRE_MESSAGE(bench, to_string(bench.error()));
-    CHECK(bench->median_seconds(0) >= 0);
+    CHECK(bench->run() > 0);
   }
 }

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <doctest/doctest.h>
 
-using namespace lathe;
+using namespace lathe::core;
 
 namespace {
 
