@@ -26,13 +26,11 @@ import targets
 
 HOPELESS = 10  # times as slow as Lathe in a first run that took a second: not timed
 MOST = 1000  # runs in a round
+FAULTS = (engines.EngineError, OSError, ValueError)  # which end an engine's part, and no more
 
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
-
-
-FAULTS = (engines.EngineError, OSError, ValueError)  # which end an engine's part, and no more
 
 
 def reason(error):
@@ -80,6 +78,7 @@ def join(engine, case, batch, folder):
 def measure(case, threads, batch, options, folder, hopeless):
     """One row of the results: all engines on one network, threads and batch. Those in `hopeless`
     (with a reason) only stand in it; who is too slow is put there."""
+    layers = roofline.layers(case.simplified(batch))
     entries = {name: {"reason": hopeless[name]} for name in options.engines if name in hopeless}
     running = {}
     with contextlib.ExitStack() as stack:
@@ -114,7 +113,7 @@ def measure(case, threads, batch, options, folder, hopeless):
         entries[name].update(median_ms=statistics.median(ms), min_ms=min(ms), runs=len(ms))
     machine = roofline.Machine(*(max(peak[unit] for peak in peaks)
                                  for unit in ("gflops", "gbytes", "cache")))
-    mix = roofline.mix(roofline.bounds(roofline.layers(case.simplified(batch)), machine))
+    mix = roofline.mix(roofline.bounds(layers, machine))
     return {"network": case.name, "threads": threads, "batch": batch,
             "peak_gflops": machine.gflops, "bandwidth_gbytes": machine.gbytes,
             "roofline_ms": sum(mix.values()), "roofline_mix_ms": mix,

@@ -29,6 +29,10 @@ def escape(text):
     return html.escape(str(text))
 
 
+def colour_of(engine):
+    return COLOURS.get(engine, STRANGER)
+
+
 class Plot:
     """Rows of marks over a common axis."""
 
@@ -106,7 +110,7 @@ def latency_plot(rows):
         if roof := row.pop("roofline", None):  # nothing, where nothing multiplies
             plot.tick(i, roof[0], "#222")
         for engine, (share, title) in sorted(row.items(), key=lambda item: item[0] == "lathe"):
-            plot.dot(i, min(share, FARTHEST), COLOURS.get(engine, STRANGER), title)
+            plot.dot(i, min(share, FARTHEST), colour_of(engine), title)
     return plot.svg()
 
 
@@ -151,7 +155,7 @@ def table(head, lines):
 
 
 def plots(result):
-    key = "".join(f'<span class="key" style="background:{COLOURS.get(e, STRANGER)}"></span>{escape(e)}'
+    key = "".join(f'<span class="key" style="background:{colour_of(e)}"></span>{escape(e)}'
                   for e in result["engines"])
 
     def setting(row):

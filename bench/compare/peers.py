@@ -193,14 +193,15 @@ class Mnn:
         self.interpreter.setSessionHint(self.WINOGRAD_MEMORY_LEVEL, 2)
         self.session = self.interpreter.createSession(
             {"backend": "CPU", "numThread": threads, "precision": "high"})
-        target = self.interpreter.getSessionInput(self.session)
-        target.copyFrom(self.tensor(pixels))
+        self.input = self.interpreter.getSessionInput(self.session)
+        self.pixels = self.tensor(pixels)
 
     def tensor(self, array):
         return self.engine.Tensor(array.shape, self.engine.Halide_Type_Float, array,
                                   self.engine.Tensor_DimensionType_Caffe)
 
     def run(self):
+        self.input.copyFrom(self.pixels)  # every time: a run leaves other results in its place
         self.interpreter.runSession(self.session)
 
     def output(self):

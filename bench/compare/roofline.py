@@ -1,5 +1,5 @@
-"""What a network would take at best: each layer at the measured peak, or its weights at the measured
-bandwidth, whichever binds, with the best of the algorithms that Lathe can choose. Everything else
+"""What a network would take at best: each layer at the measured peak, or its weights at the
+measured bandwidth, whichever binds, with the best of the algorithms that Lathe can choose. All else
 is free here: additions, results in caches, and weights that the last-level cache can keep from run
 to run. So it is a bound from below, though peers with larger tiles (and errors) might pass it."""
 

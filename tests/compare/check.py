@@ -154,11 +154,9 @@ class BadRun(Runs):
 
     def test_what_fails_takes_nothing_else_along(self):
         two, relu = self.folder / "two.onnx", self.folder / "relu.onnx"
-        inputs = [value(name, 1, 2, 4, 4) for name in "ab"]
-        onnx.save(model([helper.make_node("Add", ["a", "b"], ["y"])], inputs, value("y", 1, 2, 4, 4)),
-                  two)
-        onnx.save(model([helper.make_node("Relu", ["a"], ["y"])], inputs[:1], value("y", 1, 2, 4, 4)),
-                  relu)
+        a, b, y = (value(name, 1, 2, 4, 4) for name in "aby")
+        onnx.save(model([helper.make_node("Add", ["a", "b"], ["y"])], [a, b], y), two)
+        onnx.save(model([helper.make_node("Relu", ["a"], ["y"])], [a], y), relu)
         done, result, text = self.run_it(networks=f"{two},{relu}", engines=",".join(GOOD))
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("only networks with one input", done.stderr.splitlines()[-1])
