@@ -340,7 +340,8 @@ class Verdicts(unittest.TestCase):
 class Page(unittest.TestCase):
     def test_shows_what_has_no_roofline_and_whom_it_does_not_know(self):
         row = Verdicts.row("mine", lathe=1, stranger=2)
-        row |= {"roofline_ms": 0, "roofline_mix_ms": {}, "peak_gflops": 1, "bandwidth_gbytes": 1}
+        row |= {"roofline_ms": 0, "roofline_mix_ms": {"direct": 0}, "peak_gflops": 1,
+                "bandwidth_gbytes": 1}
         result = {"machine": {"processor": "", "cpus": 1, "system": ""},
                   "settings": {"rounds": 1, "seconds": 1}, "rows": [row], "kernels": {},
                   "engines": {"lathe": {}, "stranger": {}}, "failures": {"yours": "a <reason>"},
