@@ -3,7 +3,6 @@ both kinds through both, compares before the softmax, and says how far apart the
 
 import argparse
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -17,6 +16,7 @@ import onnxruntime
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "bench" / "compare"))
 import agreement  # noqa: E402
 import light  # noqa: E402
+import targets  # noqa: E402
 
 SMALL = {"networks": "squeezenet1_1,shufflenet_v2_x1_0,mobilenet_v2", "opsets": "9,16"}
 
@@ -118,8 +118,7 @@ def exported(arguments, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lathe", default="build/bin/lathe")
-    data = os.environ.get("LATHE_TEST_DATA")
-    parser.add_argument("--light", default=data and f"{data}/onnx-light",
+    parser.add_argument("--light", default=targets.light_folder(),
                         help="the folder of ONNX's light models; default: under LATHE_TEST_DATA")
     parser.add_argument("--small", action="store_true", help="a short form for the tests")
     parser.add_argument("--networks", default="alexnet,vgg16,resnet18,resnet50,googlenet,"
