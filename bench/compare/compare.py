@@ -112,7 +112,7 @@ def measure(case, threads, batch, options, folder, hopeless):
     for name, ms in samples.items():
         entries[name].update(median_ms=statistics.median(ms), min_ms=min(ms), runs=len(ms))
     machine = roofline.Machine(*(max(peak[unit] for peak in peaks)
-                                 for unit in ("gflops", "gbytes", "cache")))
+                                 for unit in ("gflops", "gbytes")), engines.cache_bytes(threads))
     mix = roofline.mix(roofline.bounds(layers, machine))
     return {"network": case.name, "threads": threads, "batch": batch,
             "peak_gflops": machine.gflops, "bandwidth_gbytes": machine.gbytes,

@@ -39,10 +39,29 @@ def usable_cpus():
     return len(os.sched_getaffinity(0))
 
 
+def chosen_cpus(threads):
+    """Always the first ones."""
+    return sorted(os.sched_getaffinity(0))[:threads]
+
+
+def cache_bytes(threads):
+    """Of the last-level caches that so many threads use; infinite where Linux does not say. (What
+    sysconf says may be all that a large processor has.)"""
+    found = {}
+    for cpu in chosen_cpus(threads):
+        levels = sorted(pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"))
+        try:
+            sharers = (levels[-1] / "shared_cpu_list").read_text()
+            found[sharers] = 1024 * int((levels[-1] / "size").read_text().strip().removesuffix("K"))
+        except (IndexError, OSError, ValueError):
+            return float("inf")
+    return sum(found.values())
+
+
 def settled(threads):
-    """For Popen, between fork and exec: pins the process to as many CPUs as it has threads, always
-    the first ones, and lets it end with this one (or it would stay stopped for good)."""
-    cpus = sorted(os.sched_getaffinity(0))[:threads]
+    """For Popen, between fork and exec: pins the process to as many CPUs as it has threads, and
+    lets it end with this one (or it would stay stopped for good)."""
+    cpus = chosen_cpus(threads)
 
     def settle():
         os.sched_setaffinity(0, cpus)

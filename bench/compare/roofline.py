@@ -29,7 +29,7 @@ class Machine:
     """What the threads of a measurement have."""
     gflops: float
     gbytes: float  # per second, from memory
-    cache: int = 0  # bytes of the last level
+    cache: float = 0  # bytes of the last level
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,11 @@ Result<Json> reference(const Json &command) {
   return Json::object();
 }
 
-// What the threads can do at best when all are at work, and the bytes of the last-level cache.
+// What the threads can do at best when all are at work.
 Json machine(const Json &command) {
   ThreadPool pool(command.at("threads").get<int>());
   return {{"gflops", measure_peak_gflops(host_target(), &pool)},
-          {"gbytes", measure_bandwidth_gbs(&pool)},
-          {"cache", host_target().l3_bytes}};
+          {"gbytes", measure_bandwidth_gbs(&pool)}};
 }
 
 // ---- commands -----------------------------------------------------------------------------------

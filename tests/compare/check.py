@@ -183,7 +183,7 @@ class FakeEngine:
 
     def ask(self, verb, **arguments):
         if verb == "machine":
-            return {"gflops": 1, "gbytes": 1, "cache": 0}
+            return {"gflops": 1, "gbytes": 1}
         if verb == "output":
             wrong = self.timed and self.name == "wears out"
             numpy.save(arguments["output"], self.scores + 0.1 * wrong * numpy.arange(10))
