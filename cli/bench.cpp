@@ -40,7 +40,7 @@ Json measure(const BenchOptions &o, const std::string &model, const Executable &
           {"stddev_ms", l.stddev},
           {"iterations", l.iterations},
           {"gflops", gflops},
-          {"percent_of_peak", 100 * gflops / (peak * threads)},
+          {"percent_of_peak", 100 * gflops / peak},
           {"peak_gflops", peak},
           {"compile_ms",
            {{"parse", parse_ms},
@@ -96,13 +96,14 @@ Result<void> bench(BenchOptions &o) {
       const Plan &plan = executable->plan();
       const int64_t images = images_of(plan, batch);
       for (int threads : o.thread_counts) {
-        LATHE_TRY(auto request, Request::create(executable, images, make_pool(threads)));
+        const auto pool = make_pool(threads);
+        LATHE_TRY(auto request, Request::create(executable, images, pool));
         for (size_t i = 0; i < plan.inputs.size(); ++i)
           LATHE_CHECK(request->set_input(i, random_input(plan, i, images, o.seed)));
         auto first = std::chrono::steady_clock::now();
         request->run();
         double first_ms = milliseconds_since(first);
-        double peak = measure_peak_gflops(options.target);
+        double peak = measure_peak_gflops(options.target, pool.get());
         Json row = measure(o, model, *executable, parse_ms, multiplies, peak, batch, threads,
                            *request, first_ms);
         const CompileTimes &t = executable->times();

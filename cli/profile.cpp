@@ -60,7 +60,7 @@ Result<Profile> measure(const ModelOptions &o, double seconds) {
   const auto runs = measure_runs(*request, plan.kernels.size(), seconds);
   const std::vector<double> &typical_run = typical(runs);
   p.runs = int64_t(runs.size());
-  p.peak_gflops = measure_peak_gflops(plan.target) * p.threads;
+  p.peak_gflops = measure_peak_gflops(plan.target, pool.get());
   p.bandwidth_gbs = measure_bandwidth_gbs(pool.get());
   for (size_t k = 0; k < plan.kernels.size(); ++k) {
     ProfiledKernel kernel;

@@ -57,25 +57,35 @@ void read_all(const std::byte *memory, size_t bytes) {
   (void)sink;
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
+double seconds(ThreadPool *pool, int64_t tasks, ThreadPool::Work work, void *context) {
+  const auto start = std::chrono::steady_clock::now();
+  if (pool)
+    pool->parallel_for(tasks, 1, work, context);
+  else
+    work(context, 0, tasks, 0);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 } // namespace
 
-double measure_peak_gflops(const Target &target) {
+double measure_peak_gflops(const Target &target, ThreadPool *pool) {
   float (*run)() = chains_128;
 #if defined(__x86_64__)
   if (target.vector_bytes == 64) run = chains_avx512;
   if (target.vector_bytes == 32) run = chains_avx2;
 #endif
+  // Several runs for each thread: so that little of the time passes while some have nothing to do.
+  const int64_t runs = pool ? 8 * pool->threads() : 1;
+  auto run_some = [](void *from, int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      volatile float sink = (*static_cast<float (**)()>(from))();
+      (void)sink;
+    }
+  };
+  const double flops = 2.0 * chains * rounds * double(target.lanes()) * double(runs);
   double best = 0;
-  for (int i = 0; i < 8; ++i) {
-    auto start = std::chrono::steady_clock::now();
-    volatile float sink = run();
-    (void)sink;
-    best = std::max(best, 2e-9 * chains * rounds * target.lanes() / seconds_since(start));
-  }
+  for (int i = 0; i < 8; ++i)
+    best = std::max(best, 1e-9 * flops / seconds(pool, runs, run_some, &run));
   return best;
 }
 
@@ -89,14 +99,9 @@ double measure_bandwidth_gbs(ThreadPool *pool) {
     read_all(static_cast<const std::byte *>(from) + begin * block, size_t((end - begin) * block));
   };
   double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    auto start = std::chrono::steady_clock::now();
-    if (pool)
-      pool->parallel_for(blocks, 1, read_blocks, memory.get());
-    else
-      read_blocks(memory.get(), 0, blocks, 0);
-    best = std::max(best, 1e-9 * double(blocks * block) / seconds_since(start));
-  }
+  for (int i = 0; i < 5; ++i)
+    best = std::max(best, 1e-9 * double(blocks * block) /
+                              seconds(pool, blocks, read_blocks, memory.get()));
   return best;
 }
 

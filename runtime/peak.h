@@ -6,13 +6,14 @@
 
 namespace lathe::core {
 
-// f32 fused multiply-adds (or multiplies and adds, without FMA) on registers, one thread, best of a
-// few short runs: GFLOP/s.
-double measure_peak_gflops(const Target &target);
+// Both on all threads of the pool at the same time; without one, on the caller's.
 
-// Reading memory that no cache holds, on all threads of the pool (none: on this one), best of a few
-// passes: GB/s, or 0 where there is no memory to read. Takes four times the last-level cache, for
-// some tenths of a second.
+// f32 fused multiply-adds (or multiplies and adds, without FMA) on registers, best of a few short
+// runs: GFLOP/s.
+double measure_peak_gflops(const Target &target, ThreadPool *pool = nullptr);
+
+// Reading memory that no cache holds, best of a few passes: GB/s, or 0 where there is no
+// memory to read. Takes four times the last-level cache, for some tenths of a second.
 double measure_bandwidth_gbs(ThreadPool *pool = nullptr);
 
 } // namespace lathe::core

@@ -1,9 +1,8 @@
-"""./dev compare: the same ONNX files, weights and inputs through Lathe and its peers. Outputs are
-compared before anything is timed; rounds go from engine to engine; threads are pinned. Fails if
-Lathe itself is wrong or takes no network; who is faster is for people to judge."""
+"""./dev compare: the same ONNX files, weights and inputs through Lathe and its peers (arguments.py
+says what it promises)."""
 
-import argparse
 import contextlib
+import itertools
 import json
 import pathlib
 import platform
@@ -12,43 +11,74 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 import numpy
 
 import agreement
+import arguments
 import engines
 import networks
 import page
 import report
 import roofline
+import targets
 
-QUICK = {"rounds": 3, "seconds": 0.1, "batches": [1]}
 HOPELESS = 10  # times as slow as Lathe in a first run that took a second: not timed
 MOST = 1000  # runs in a round
+FAULTS = (engines.EngineError, OSError, ValueError)  # which end an engine's part, and no more
 
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def join(engine, case, batch, folder):
-    """Loads the network and looks at what comes out of a first run: an entry of the results.
-    EngineError or ValueError if it proves nothing or is wrong."""
-    entry = engine.ask("load", threads=engine.threads, **case.files(batch),
-                       **({} if engine.name == "lathe" else {"folder": engine.folder}))
-    output = folder / f"{engine.name}.npy"
-    start = time.monotonic()
-    engine.ask("output", output=output)
-    entry["first_run_ms"] = 1000 * (time.monotonic() - start)
-    errors = agreement.errors(numpy.load(output), case.expected(batch), case.softmax)
+def reason(error):
+    """In one line; of a program that failed, what it said last."""
+    said = getattr(error, "stderr", None)
+    text = str(said or error).strip().splitlines()
+    return text[-1] if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def attempt(what, failures):
+    """Notes what fails in it, whatever that is: what was measured before must not be lost."""
+    try:
+        yield
+    except Exception as error:
+        failures[what] = reason(error)
+        say(f"{what} failed\n{traceback.format_exc()}")
+
+
+def output(engine, folder):
+    path = folder / f"{engine.name}.npy"
+    engine.ask("output", output=path)
+    return numpy.load(path)
+
+
+def judge(found, case, batch):
+    """Its errors; EngineError or ValueError if it proves nothing or is wrong."""
+    errors = agreement.errors(found, case.expected(batch), case.softmax)
     if errors.largest > agreement.TOLERANCE:
         raise engines.EngineError(f"disagrees with the reference: error {errors.largest:.1e}")
+    return errors
+
+
+def join(engine, case, batch, folder):
+    """Loads the network and looks at what comes out of a first run: an entry of the results."""
+    entry = engine.ask("load", threads=engine.threads, **case.files(batch),
+                       **({} if engine.name == "lathe" else {"folder": engine.folder}))
+    start = time.monotonic()
+    found = output(engine, folder)
+    entry["first_run_ms"] = 1000 * (time.monotonic() - start)
+    errors = judge(found, case, batch)
     return {**entry, "largest_error": errors.largest, "rms_error": errors.rms}
 
 
 def measure(case, threads, batch, options, folder, hopeless):
     """One row of the results: all engines on one network, threads and batch. Those in `hopeless`
     (with a reason) only stand in it; who is too slow is put there."""
+    layers = roofline.layers(case.simplified(batch))
     entries = {name: {"reason": hopeless[name]} for name in options.engines if name in hopeless}
     running = {}
     with contextlib.ExitStack() as stack:
@@ -61,8 +91,8 @@ def measure(case, threads, batch, options, folder, hopeless):
             try:
                 entries[name] = join(engine, case, batch, folder)
                 running[name] = engine
-            except (engines.EngineError, ValueError) as error:
-                entries[name] = {"reason": str(error)}
+            except FAULTS as error:
+                entries[name] = {"reason": reason(error)}
                 engine.close()
         for name in too_slow(entries):
             seconds = entries[name]["first_run_ms"] / 1000
@@ -73,12 +103,20 @@ def measure(case, threads, batch, options, folder, hopeless):
         peaks = [yardstick.ask("machine", threads=threads)]
         samples = take_turns(running, entries, options)
         peaks.append(yardstick.ask("machine", threads=threads))
+        for name in list(samples):
+            try:
+                judge(output(running[name], folder), case, batch)
+            except FAULTS as error:
+                runs = len(samples.pop(name))
+                entries[name]["reason"] = f"after {runs} runs: {reason(error)}"
     for name, ms in samples.items():
         entries[name].update(median_ms=statistics.median(ms), min_ms=min(ms), runs=len(ms))
-    gflops, gbytes = (max(peak[unit] for peak in peaks) for unit in ("gflops", "gbytes"))
-    mix = roofline.mix(roofline.bounds(roofline.layers(case.model), gflops, gbytes, batch))
-    return {"network": case.name, "threads": threads, "batch": batch, "peak_gflops": gflops,
-            "bandwidth_gbytes": gbytes, "roofline_ms": sum(mix.values()), "roofline_mix_ms": mix,
+    machine = roofline.Machine(*(max(peak[unit] for peak in peaks)
+                                 for unit in ("gflops", "gbytes")), engines.cache_bytes(threads))
+    mix = roofline.mix(roofline.bounds(layers, machine))
+    return {"network": case.name, "threads": threads, "batch": batch,
+            "peak_gflops": machine.gflops, "bandwidth_gbytes": machine.gbytes,
+            "roofline_ms": sum(mix.values()), "roofline_mix_ms": mix,
             "engines": {name: entries[name] for name in options.engines}}
 
 
@@ -90,8 +128,8 @@ def take_turns(running, entries, options):
             try:
                 samples[name] += running[name].ask("time", seconds=options.seconds,
                                                    least=options.least, most=MOST)["ms"]
-            except engines.EngineError as error:
-                entries[name]["reason"] = str(error)
+            except FAULTS as error:
+                entries[name]["reason"] = reason(error)
                 del samples[name]
     return samples
 
@@ -101,7 +139,7 @@ def profile(case, options, folder):
     path = folder / "profile.json"
     subprocess.run([options.lathe, "profile", case.files(1)["model"], "--threads", "1",
                     "--duration", str(options.seconds), "--json", path], check=True,
-                   capture_output=True)
+                   capture_output=True, text=True, preexec_fn=engines.settled(1))
     kept = ("layers", "algorithm", "median_ms", "percent_of_peak", "times_roofline")
     return [{key: kernel[key] for key in kept}
             for kernel in json.loads(path.read_text())["kernels"]]
@@ -123,28 +161,30 @@ def show(row):
 
 
 def compare(options, folder):
-    """All rows, and Lathe's kernels, network by network; each network's files are gone before the
-    next one's come."""
-    rows, kernels = [], {}
+    """All rows, Lathe's kernels, and what failed, network by network; each network's files are gone
+    before the next one's come."""
+    rows, kernels, failures = [], {}, {}
     for name in options.networks:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            place = pathlib.Path(place)
-            say(f"{name}: making its files and the reference")
-            case = networks.Case(name, options.lathe, place / "files")
-            with engines.Engine("lathe", 1, options.worker, place / "evaluator") as evaluator:
-                case.evaluate(evaluator)
-            if "lathe" in options.engines:
-                kernels[case.name] = profile(case, options, place)
-            hopeless = {}
-            for batch in options.batches:
-                if batch > 1 and case.name not in networks.BATCHED:
-                    continue
-                for threads in options.threads:
-                    with tempfile.TemporaryDirectory(dir=place) as here:
-                        rows.append(measure(case, threads, batch, options, pathlib.Path(here),
-                                            hopeless))
-                    show(rows[-1])
-    return rows, kernels
+        with attempt(name, failures), tempfile.TemporaryDirectory(dir=folder) as place:
+            measure_network(name, options, pathlib.Path(place), rows, kernels, failures)
+    return rows, kernels, failures
+
+
+def measure_network(name, options, place, rows, kernels, failures):
+    say(f"{name}: making its files and the reference")
+    case = networks.Case(name, options.lathe, place / "files")
+    with engines.Engine("lathe", 1, options.worker, place / "evaluator") as evaluator:
+        case.evaluate(evaluator)
+    if "lathe" in options.engines:
+        with attempt(f"{name}, its profile", failures):
+            kernels[case.name] = profile(case, options, place)
+    hopeless = {}
+    batches = [b for b in options.batches if b == 1 or case.name in targets.BATCHED]
+    for batch, threads in itertools.product(batches, options.threads):
+        with (attempt(f"{name}, batch {batch}, {threads} threads", failures),
+              tempfile.TemporaryDirectory(dir=place) as here):
+            rows.append(measure(case, threads, batch, options, pathlib.Path(here), hopeless))
+            show(rows[-1])
 
 
 def processor():
@@ -154,7 +194,7 @@ def processor():
     return platform.processor()
 
 
-def summary(rows, kernels, options):
+def summary(rows, kernels, failures, options):
     """What becomes the JSON file."""
     described = {}
     for row in rows:
@@ -166,53 +206,31 @@ def summary(rows, kernels, options):
                         "cpus": options.cpus},
             "settings": {"rounds": options.rounds, "seconds": options.seconds},
             "engines": described, "rows": rows, "verdicts": found, "means": report.means(found),
-            "kernels": kernels}
+            "kernels": kernels, "failures": failures}
 
 
-def listed(kind=str):
-    return lambda text: [kind(word) for word in text.split(",") if word]
-
-
-def parse(arguments):
-    parser = argparse.ArgumentParser(prog="dev compare", description=__doc__)
-    cpus = engines.usable_cpus()
-    parser.add_argument("--networks", type=listed(), default=networks.default_names(),
-                        help="bundled ones, light_... or .onnx files; default: those with a target")
-    parser.add_argument("--engines", type=listed(), default=engines.NAMES,
-                        help=f"default: {','.join(engines.NAMES)}")
-    parser.add_argument("--threads", type=listed(int), default=[t for t in (1, 2) if t <= cpus])
-    parser.add_argument("--batch", dest="batches", type=listed(int), default=[1, 16],
-                        help=f"default: 1,16; more than 1 only for {', '.join(networks.BATCHED)}")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of an engine in a round")
-    parser.add_argument("--least", type=int, default=3, help="runs of an engine in a round")
-    parser.add_argument("--quick", action="store_true", help="short rounds, batch 1")
-    parser.add_argument("--json", type=pathlib.Path, default="build/compare.json")
-    parser.add_argument("--html", type=pathlib.Path, default="build/compare.html")
-    parser.add_argument("--lathe", default="build/bin/lathe")
-    parser.add_argument("--worker", default="build/bin/lathe_bench_worker")
-    if parser.parse_args(arguments).quick:
-        parser.set_defaults(**QUICK)
-    options = parser.parse_args(arguments)
-    if unknown := set(options.engines) - set(engines.NAMES):
-        parser.error(f"no such engine: {', '.join(sorted(unknown))}")
-    if max(options.threads) > cpus:
-        parser.error(f"this process may use {cpus} CPUs")
-    options.cpus = cpus
-    return options
+def complaints(result):
+    """Why the exit code is 1."""
+    yield from (f"{what}: {why}" for what, why in result["failures"].items())
+    for row in result["rows"]:
+        if why := row["engines"].get("lathe", {}).get("reason"):
+            yield f"{row['network']}: Lathe was not timed: {why}"
+    if not any(report.median(row, name) for row in result["rows"] for name in row["engines"]):
+        yield "nothing was measured"
 
 
 def main():
-    options = parse(sys.argv[1:])
+    options = arguments.parse(sys.argv[1:])
     with tempfile.TemporaryDirectory(dir=options.json.parent, prefix="compare-") as folder:
-        try:
-            result = summary(*compare(options, pathlib.Path(folder)), options)
-        except engines.EngineError as error:  # outside of a measurement: no reference, say
-            sys.exit(f"dev compare: {error}")
+        result = summary(*compare(options, pathlib.Path(folder)), options)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(report.text(result))
     options.html.write_text(page.page(result))
-    print(f"{report.text(result)}\n\nAlso in {options.json} and {options.html}.")
-    sys.exit(any("reason" in row["engines"].get("lathe", {}) for row in result["rows"]))
+    print(f"\nAlso in {options.json} and {options.html}.")
+    found = list(complaints(result))
+    for complaint in found:
+        say(f"dev compare: error: {complaint}")
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":

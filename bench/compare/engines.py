@@ -9,23 +9,65 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 
-PEERS = ["onnxruntime", "openvino", "ncnn", "mnn", "tvm"]
+
+@dataclass(frozen=True)
+class Peer:
+    kind: str  # its class in peers.py
+    colour: str  # in plots
+
+
+# All of them: whoever else needs names, takes these.
+PEERS = {
+    "onnxruntime": Peer("OnnxRuntime", "#1f77b4"),
+    "openvino": Peer("OpenVino", "#9467bd"),
+    "ncnn": Peer("Ncnn", "#2ca02c"),
+    "mnn": Peer("Mnn", "#ff7f0e"),
+    "tvm": Peer("Tvm", "#7f7f7f"),
+}
 NAMES = ["lathe", *PEERS]
 
+# Python has no prctl. Loaded here, since between fork and exec is no place to load anything.
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
+
+PRIVATE = {"ORT_DISABLE_TELEMETRY": "1"}  # as its Privacy.md says: nothing is collected or sent
 
 
 def usable_cpus():
     return len(os.sched_getaffinity(0))
 
 
-def settle(cpus):
-    """Between fork and exec: pins the process, and lets it end with this one (or it would stay
-    stopped for good)."""
-    os.sched_setaffinity(0, cpus)
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def chosen_cpus(threads):
+    """Always the first ones."""
+    return sorted(os.sched_getaffinity(0))[:threads]
+
+
+def cache_bytes(threads):
+    """Of the last-level caches that so many threads use; infinite where Linux does not say. (What
+    sysconf says may be all that a large processor has.)"""
+    found = {}
+    for cpu in chosen_cpus(threads):
+        levels = sorted(pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"))
+        try:
+            sharers = (levels[-1] / "shared_cpu_list").read_text()
+            found[sharers] = 1024 * int((levels[-1] / "size").read_text().strip().removesuffix("K"))
+        except (IndexError, OSError, ValueError):
+            return float("inf")
+    return sum(found.values())
+
+
+def settled(threads):
+    """For Popen, between fork and exec: pins the process to as many CPUs as it has threads, and
+    lets it end with this one (or it would stay stopped for good)."""
+    cpus = chosen_cpus(threads)
+
+    def settle():
+        os.sched_setaffinity(0, cpus)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return settle
 
 
 class EngineError(Exception):
@@ -40,13 +82,12 @@ class Engine:
         self.log = self.folder / "log.txt"
         here = pathlib.Path(__file__).parent
         command = [worker] if name == "lathe" else [sys.executable, here / "peers.py", name]
-        cpus = sorted(os.sched_getaffinity(0))[:threads]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads),
+                env={**os.environ, **PRIVATE, "OMP_NUM_THREADS": str(threads),
                      "TVM_NUM_THREADS": str(threads)},
-                preexec_fn=lambda: settle(cpus))
+                preexec_fn=settled(threads))
 
     def ask(self, verb, patience=600, **arguments):
         """The answer to one command; between commands the process stands still, so that no thread
@@ -61,7 +102,10 @@ class Engine:
             line = b""
         if not line:
             raise self.error(f"its process ended with status {self.process.wait()}")
-        answer = json.loads(line)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            raise self.error(f"no JSON: {line[:80]!r}") from None
         if "error" in answer:
             raise self.error(answer["error"])
         return answer

@@ -6,9 +6,10 @@ import itertools
 import math
 
 import report
+from engines import PEERS
 
-COLOURS = {"lathe": "#d62728", "onnxruntime": "#1f77b4", "openvino": "#9467bd", "ncnn": "#2ca02c",
-           "mnn": "#ff7f0e", "tvm": "#7f7f7f"}
+COLOURS = {"lathe": "#d62728", **{name: peer.colour for name, peer in PEERS.items()}}
+STRANGER = "#17becf"  # who is not among these, in results of another version
 WIDTH, LEFT, RIGHT, ROW, TOP = 960, 240, 30, 26, 30
 FARTHEST = 8  # times as slow as Lathe: the edge of a plot
 
@@ -26,6 +27,10 @@ svg { max-width: 100%; height: auto; } svg text { font: 12px system-ui, sans-ser
 
 def escape(text):
     return html.escape(str(text))
+
+
+def colour_of(engine):
+    return COLOURS.get(engine, STRANGER)
 
 
 class Plot:
@@ -102,9 +107,10 @@ def latency_plot(rows):
     values = [share for row in marks for share, _ in row.values()]
     plot = Plot(names, min(values) / 1.1, min(max(values), FARTHEST) * 1.1, True)
     for i, row in enumerate(marks):
-        plot.tick(i, row.pop("roofline")[0], "#222")
+        if roof := row.pop("roofline", None):  # nothing, where nothing multiplies
+            plot.tick(i, roof[0], "#222")
         for engine, (share, title) in sorted(row.items(), key=lambda item: item[0] == "lathe"):
-            plot.dot(i, min(share, FARTHEST), COLOURS[engine], title)
+            plot.dot(i, min(share, FARTHEST), colour_of(engine), title)
     return plot.svg()
 
 
@@ -149,7 +155,7 @@ def table(head, lines):
 
 
 def plots(result):
-    key = "".join(f'<span class="key" style="background:{COLOURS[e]}"></span>{escape(e)}'
+    key = "".join(f'<span class="key" style="background:{colour_of(e)}"></span>{escape(e)}'
                   for e in result["engines"])
 
     def setting(row):

@@ -4,6 +4,7 @@ constructor loads a model with one input bound, `run` is the bare call that is t
 
 import ctypes
 import glob
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -13,6 +14,8 @@ import sys
 import time
 
 import numpy
+
+import engines
 
 
 def check(failed, what):
@@ -89,13 +92,13 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """Through its C interface; in float32, where its default may be less."""
+    """Through its C interface; in float32, where its default may be less. Its Python module is not
+    imported, and openvino-telemetry not installed: to import them reports home, unasked."""
 
     def __init__(self, model, threads, pixels, folder):
-        import openvino
-        self.version = openvino.__version__.split("-")[0]
+        self.version = importlib.metadata.version("openvino")
         self.settings = "C interface, INFERENCE_PRECISION_HINT=f32, PERFORMANCE_HINT=LATENCY"
-        folder = pathlib.Path(openvino.__file__).parent
+        folder = pathlib.Path(importlib.util.find_spec("openvino").origin).parent
         self.library = ctypes.CDLL(glob.glob(f"{folder}/libs/libopenvino_c.so*")[0])
         properties = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY",
                       "INFERENCE_NUM_THREADS": str(threads)}
@@ -190,14 +193,15 @@ class Mnn:
         self.interpreter.setSessionHint(self.WINOGRAD_MEMORY_LEVEL, 2)
         self.session = self.interpreter.createSession(
             {"backend": "CPU", "numThread": threads, "precision": "high"})
-        target = self.interpreter.getSessionInput(self.session)
-        target.copyFrom(self.tensor(pixels))
+        self.input = self.interpreter.getSessionInput(self.session)
+        self.pixels = self.tensor(pixels)
 
     def tensor(self, array):
         return self.engine.Tensor(array.shape, self.engine.Halide_Type_Float, array,
                                   self.engine.Tensor_DimensionType_Caffe)
 
     def run(self):
+        self.input.copyFrom(self.pixels)  # every time: a run leaves other results in its place
         self.interpreter.runSession(self.session)
 
     def output(self):
@@ -234,9 +238,6 @@ class Tvm:
         return self.machine.get_outputs("main").numpy()
 
 
-ENGINES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "ncnn": Ncnn, "mnn": Mnn, "tvm": Tvm}
-
-
 def measure(run, seconds, least, most):
     """Milliseconds of single runs, after one that wakes threads and caches."""
     run()
@@ -251,7 +252,7 @@ def measure(run, seconds, least, most):
 
 class Worker:
     def __init__(self, engine):
-        self.kind, self.engine = ENGINES[engine], None
+        self.kind, self.engine = globals()[engines.PEERS[engine].kind], None
 
     def load(self, model, threads, input, folder):
         start = time.perf_counter()

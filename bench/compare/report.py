@@ -3,7 +3,7 @@ printed. Works on the plain data that also becomes the JSON file."""
 
 import statistics
 
-import networks
+import targets
 from engines import PEERS
 
 
@@ -34,25 +34,25 @@ def verdicts(rows):
     """One per network and claim: ONNX Runtime with one thread, and the best peer."""
     found = []
     for row in rows:
-        target, single = networks.target_of(row["network"]), row["batch"] == 1
+        target, single = targets.target_of(row["network"]), row["batch"] == 1
         best = best_peer(row)
         if single and row["threads"] == 1:
             found.append(verdict(row, "onnxruntime", ratio(row, "onnxruntime"),
                                  target and target.onnxruntime))
-        goal = target and (target.best if single else networks.BATCH_TARGET)
+        goal = target and (target.best if single else targets.BATCH_TARGET)
         found.append({**verdict(row, "best", ratio(row, best), goal), "peer": best})
     return found
 
 
 def means(found):
-    """Geometric means over the networks that have a target, batch 1."""
+    """Geometric means over the networks that have a target of their own, batch 1."""
     groups = {}
     for v in found:
-        if v["ratio"] and v["target"] and v["batch"] == 1:
+        if v["ratio"] and v["network"] in targets.TARGETS and v["batch"] == 1:
             groups.setdefault((v["against"], v["threads"]), []).append(v["ratio"])
     result = []
     for (against, threads), ratios in groups.items():
-        mean, target = statistics.geometric_mean(ratios), getattr(networks.MEAN, against)
+        mean, target = statistics.geometric_mean(ratios), getattr(targets.MEAN, against)
         result.append({"against": against, "threads": threads, "networks": len(ratios),
                        "ratio": mean, "target": target, "reached": mean >= target})
     return result
@@ -104,7 +104,7 @@ def verdict_table(found):
     for network, batch in dict.fromkeys((v["network"], v["batch"]) for v in found):
         claims = [v for v in found if (v["network"], v["batch"]) == (network, batch)]
         lines.append(line(network + f", batch {batch}" * (batch > 1), claims))
-    lines.append(line("geometric mean, batch 1", means(found)))
+    lines.append(line("geometric mean, batch 1, of the networks that have a target", means(found)))
     return head, lines
 
 
@@ -124,7 +124,7 @@ def roofline_table(rows):
             [[row["network"], str(row["batch"]), str(row["threads"]), f"{row['peak_gflops']:.0f}",
               f"{row['bandwidth_gbytes']:.0f}", show_ms(row["roofline_ms"]),
               ", ".join(f"{100 * ms / row['roofline_ms']:.0f} % {name}"
-                        for name, ms in row["roofline_mix_ms"].items())] for row in rows])
+                        for name, ms in row["roofline_mix_ms"].items() if ms)] for row in rows])
 
 
 def engine_table(result):
@@ -157,6 +157,8 @@ def sections(result):
            error_table(rows, engines))
     if any("reason" in entry for row in rows for entry in row["engines"].values()):
         yield "Not timed", absence_table(rows)
+    if result["failures"]:
+        yield "Failed", (["what", "reason"], [list(item) for item in result["failures"].items()])
 
 
 def machine(result):

@@ -10,7 +10,6 @@
 #include <fmt/format.h>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 using namespace lathe::core;
 using Json = nlohmann::ordered_json;
@@ -72,22 +71,10 @@ Result<Json> reference(const Json &command) {
   return Json::object();
 }
 
-// Adds up `measure()` of several threads that run at the same time.
-template <typename Measure> double on_threads(int threads, const Measure &measure) {
-  std::vector<double> results(size_t(threads), 0);
-  std::vector<std::jthread> running;
-  for (double &result : results) running.emplace_back([&] { result = measure(); });
-  running.clear(); // joins
-  double sum = 0;
-  for (double result : results) sum += result;
-  return sum;
-}
-
 // What the threads can do at best when all are at work.
 Json machine(const Json &command) {
-  const int threads = command.at("threads");
-  ThreadPool pool(threads);
-  return {{"gflops", on_threads(threads, [] { return measure_peak_gflops(host_target()); })},
+  ThreadPool pool(command.at("threads").get<int>());
+  return {{"gflops", measure_peak_gflops(host_target(), &pool)},
           {"gbytes", measure_bandwidth_gbs(&pool)}};
 }
 

@@ -3,7 +3,6 @@ both kinds through both, compares before the softmax, and says how far apart the
 
 import argparse
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -14,9 +13,11 @@ import numpy
 import onnx
 import onnxruntime
 
-import light
+sys.path.append(str(pathlib.Path(__file__).parents[2] / "bench" / "compare"))
+import agreement  # noqa: E402
+import light  # noqa: E402
+import targets  # noqa: E402
 
-TOLERANCE = 1e-4  # of the largest value: the accuracy that Lathe promises
 SMALL = {"networks": "squeezenet1_1,shufflenet_v2_x1_0,mobilenet_v2", "opsets": "9,16"}
 
 
@@ -55,12 +56,11 @@ def run_lathe(lathe, case, folder):
 
 
 def apart(found, reference):
-    """The largest error in terms of the largest value; infinite for what is not comparable."""
-    if found.shape != reference.shape or not numpy.isfinite(reference).all():
+    """The largest error in terms of the largest value; infinite for what proves nothing."""
+    try:
+        return agreement.errors(found, reference, softmax=False).largest
+    except ValueError:
         return numpy.inf
-    if reference.std() < 1e-3 * abs(reference).max():
-        return numpy.inf  # constant outputs prove nothing
-    return abs(found.astype(float) - reference).max() / abs(reference).max()
 
 
 def judge(case, lathe, folder):
@@ -77,7 +77,7 @@ def judge(case, lathe, folder):
     errors += [apart(found, numpy.load(file)) for file in case["outputs"].values()]
     flat = [part.reshape(case["batch"], -1).argmax(1) for part in (found, reference)]
     same_class = (flat[0] == flat[1]).all()
-    good = max(errors) <= TOLERANCE
+    good = max(errors) <= agreement.TOLERANCE
     shown = "".join(f"{error:>12.1e}" for error in errors) + " " * 12 * (2 - len(errors))
     print(f"{title}{shown}  {'same' if same_class else 'OTHER'}  {'ok' if good else 'MISMATCH'}")
     return bool(good)
@@ -118,8 +118,7 @@ def exported(arguments, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lathe", default="build/bin/lathe")
-    data = os.environ.get("LATHE_TEST_DATA")
-    parser.add_argument("--light", default=data and f"{data}/onnx-light",
+    parser.add_argument("--light", default=targets.light_folder(),
                         help="the folder of ONNX's light models; default: under LATHE_TEST_DATA")
     parser.add_argument("--small", action="store_true", help="a short form for the tests")
     parser.add_argument("--networks", default="alexnet,vgg16,resnet18,resnet50,googlenet,"
@@ -142,7 +141,8 @@ def main():
             verdicts.append(judge(case, arguments.lathe, folder))
             if case["network"] == "resnet50" and case["batch"] == 1:
                 verdicts.append(judge_plan(case, arguments.lathe))
-    print(f"{sum(verdicts)} of {len(verdicts)} agree, errors at most {TOLERANCE} of the largest value")
+    print(f"{sum(verdicts)} of {len(verdicts)} agree, errors at most {agreement.TOLERANCE} of the "
+          "largest value")
     sys.exit(0 if all(verdicts) and verdicts else 1)
 
 
