@@ -1,0 +1,204 @@
+"""Compiled networks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _lathe
+from ._lathe import KernelInfo, MemoryUse, TensorInfo
+from .model import Model
+from .tables import Benchmark, Profile
+
+
+def compile(
+    model: str | os.PathLike[str] | Model,
+    *,
+    threads: int = 0,
+    target: str = "native",
+    numerics: str = "fast",
+    weight_budget: float = 1.5,
+    memory_limit: int = 0,
+    max_batch: int = 1,
+    time_limit: float = 0,
+    tune: bool = False,
+    cache_dir: str | os.PathLike[str] = "",
+    cache_bytes: int = 4 << 30,
+    disabled_passes: Sequence[str] = (),
+    **load: Any,
+) -> Network:
+    """Compiles a file, a bundled network's name, or a Model.
+
+    threads: 0 for as many CPUs as this process may use.
+    numerics: "strict" for direct sums only, and IEEE 754's infinities and NaN.
+    weight_budget: what transformed weights may add, as a multiple of the model's own.
+    memory_limit: bytes that one run of `max_batch` images may take, weights included; 0: none.
+    time_limit: seconds to compile; 0: none.
+    tune: measure algorithms on this machine instead of estimating them.
+    cache_dir: where compiled networks are kept between processes.
+    load: as for Model.load.
+    """
+    if not isinstance(model, Model):
+        model = Model.load(model, **load)
+    elif load:
+        raise TypeError(f"a Model is loaded already: {', '.join(load)}")
+    return Network(
+        _lathe.compile(
+            model._handle,
+            threads,
+            target,
+            numerics,
+            weight_budget,
+            memory_limit,
+            max_batch,
+            time_limit,
+            tune,
+            os.fspath(cache_dir),
+            cache_bytes,
+            list(disabled_passes),
+        ),
+        model.name,
+    )
+
+
+class Network:
+    """Immutable; may be called from any number of threads at once."""
+
+    def __init__(self, handle: _lathe.Executable, name: str) -> None:
+        self._handle = handle
+        self._idle: list[tuple[int, _lathe.Request]] = []  # requests that nobody uses now
+        self.name = name
+
+    def __call__(self, *arrays: Any, **named: Any) -> Any:
+        """Runs it once. Inputs in order or by name, dimension 0 being the number of images.
+
+        Returns the output, or a tuple of them, as new NumPy arrays.
+        """
+        outputs = self.run(self._bind(arrays, named))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any] | None = None) -> list[Any]:
+        """The same for a list with every input; results go into `outputs`, if they are given."""
+        arrays = [self._as_input(i, x) for i, x in enumerate(inputs)]
+        if len(arrays) != len(self.inputs):
+            raise TypeError(f"{self.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
+        images = self._images(arrays)
+        results = [np.empty(self._shape(o, images), o.dtype) for o in self.outputs]
+        if outputs is not None:
+            results = list(outputs)
+            if len(results) != len(self.outputs):
+                raise TypeError(f"{self.name} has {len(self.outputs)} outputs")
+        request = self._take(images)
+        for i, x in enumerate(arrays):
+            request.bind_input(i, x)
+        for j, y in enumerate(results):
+            request.bind_output(j, y)
+        request.run()
+        self._idle.append((images, request))
+        return results
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """With the shapes of one image."""
+        return self._handle.inputs
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        return self._handle.outputs
+
+    @property
+    def kernels(self) -> list[KernelInfo]:
+        return self._handle.kernels
+
+    @property
+    def target(self) -> str:
+        return self._handle.target
+
+    @property
+    def compile_ms(self) -> float:
+        return self._handle.compile_ms
+
+    def memory(self, images: int = 1, threads: int = 0) -> MemoryUse:
+        """Bytes that one run takes, exactly; threads: 0 for those it was compiled for."""
+        return self._handle.memory(images, threads)
+
+    def benchmark(self, images: int = 1, seconds: float = 1.0) -> Benchmark:
+        """Latencies of runs on random input."""
+        request = self._prepared(images)
+        milliseconds: list[float] = []
+        end = time.perf_counter() + seconds
+        while not milliseconds or time.perf_counter() < end:
+            start = time.perf_counter()
+            request.run()
+            milliseconds.append(1e3 * (time.perf_counter() - start))
+        return Benchmark(self.name, images, milliseconds)
+
+    def profile(self, images: int = 1, runs: int = 20) -> Profile:
+        """What every kernel takes: the median of several runs on random input."""
+        request = self._prepared(images)
+        timed = [request.run_timed(len(self.kernels)) for _ in range(runs)]
+        medians = np.median(np.asarray(timed), axis=0)
+        return Profile(self.name, images, self.kernels, [float(ms) for ms in medians])
+
+    def __repr__(self) -> str:
+        return f"<lathe.Network {self.name!r} for {self.target}: {self.inputs} -> {self.outputs}>"
+
+    def _prepared(self, images: int) -> _lathe.Request:
+        request = self._handle.request(images)
+        random = np.random.default_rng(0)
+        for i, info in enumerate(self.inputs):
+            x = random.standard_normal(self._shape(info, images)).astype(info.dtype)
+            request.bind_input(i, x)
+        for _ in range(3):
+            request.run()
+        return request
+
+    def _bind(self, arrays: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+        names = [info.name for info in self.inputs]
+        if len(arrays) > len(names):
+            raise TypeError(f"{self.name} takes {len(names)} inputs, not {len(arrays)}")
+        given = dict(zip(names, arrays))
+        for name, array in named.items():
+            if name not in names or name in given:
+                raise TypeError(f"{self.name} has the inputs {', '.join(names)}; found {name!r}")
+            given[name] = array
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise TypeError(f"{self.name} lacks the inputs {', '.join(missing)}")
+        return [given[name] for name in names]
+
+    def _as_input(self, i: int, x: Any) -> np.ndarray:
+        info = self.inputs[i]
+        if not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__"):
+            x = np.from_dlpack(x)
+        array = np.asarray(x)
+        if array.dtype != info.dtype:
+            array = array.astype(info.dtype, casting="same_kind")
+        return np.ascontiguousarray(array)
+
+    def _images(self, arrays: Sequence[np.ndarray]) -> int:
+        images = arrays[0].shape[0] if self._handle.batched and arrays[0].ndim else 1
+        for info, array in zip(self.inputs, arrays):
+            if array.shape != self._shape(info, images):
+                shape = "x".join(str(n) for n in info.shape)
+                free = ", with any number of images in front" if self._handle.batched else ""
+                raise ValueError(
+                    f"{self.name}: the input {info.name!r} has the shape {shape}{free};"
+                    f" found {'x'.join(str(n) for n in array.shape) or 'a scalar'}"
+                )
+        return images
+
+    def _shape(self, info: TensorInfo, images: int) -> tuple[int, ...]:
+        return (images, *info.shape[1:]) if self._handle.batched else tuple(info.shape)
+
+    def _take(self, images: int) -> _lathe.Request:
+        """An idle request for so many images, or a new one; list operations are atomic."""
+        try:
+            idle_images, request = self._idle.pop()
+        except IndexError:
+            return self._handle.request(images)
+        return request if idle_images == images else self._handle.request(images)
