@@ -129,7 +129,7 @@ RowTiles split_row(int64_t width, int64_t most_pixels);
 // Measured on Zen 4 with AVX-512, one FMA in a cycle; narrower vectors are taken to be as much
 // faster, so that a byte takes as long.
 inline double fma_seconds(const Target &target) { return 0.27e-9 * target.lanes() / 16; }
-inline double memory_rate(const Target &target) { return 5.0 * target.lanes() / 16; }
+inline double memory_rate(const Target &target) { return 6.3 * target.lanes() / 16; }
 inline double l3_rate(const Target &target) { return 14.0 * target.lanes() / 16; }
 // Of data that is read again and again, and does not fit the L2 cache.
 inline double rate_beyond_l2(double bytes, const Target &target) {
