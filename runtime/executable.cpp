@@ -68,11 +68,9 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
     names.push_back(kernel_name(kernel.spec, options.target));
     if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
   }
-  LATHE_TRY(ObjectCode object, compile_kernels(specs, options.target));
+  LATHE_TRY(const CodeImage image, compile_image(specs, options.target));
   e.times_.codegen = watch.lap();
-  std::vector<ObjectCode> objects;
-  objects.push_back(std::move(object));
-  LATHE_TRY(e.code_, JitCode::link(std::move(objects)));
+  LATHE_TRY(e.code_, LoadedCode::load(image));
   for (const std::string &name : names) {
     LATHE_TRY(KernelFunction function, e.code_->find(name));
     e.functions_.push_back(function);

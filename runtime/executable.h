@@ -4,6 +4,7 @@
 #include "codegen/codegen.h"
 #include "ir/memory.h"
 #include "passes/pipeline.h"
+#include "runtime/loaded_code.h"
 #include "runtime/thread_pool.h"
 #include "runtime/tune.h"
 #include "runtime/weights.h"
@@ -50,7 +51,7 @@ private:
   Graph graph_;
   Plan plan_;
   PackedWeights weights_;
-  std::unique_ptr<JitCode> code_;
+  std::unique_ptr<const LoadedCode> code_;
   std::vector<KernelFunction> functions_; // one per kernel of the plan
   CompileTimes times_;
   int64_t memory_limit_ = 0;
