@@ -33,8 +33,8 @@ bool host_supports(const Target &target);
 // Errors: unsupported, where it cannot.
 Result<void> require_host(const Target &target);
 
-// Machine code and its read-only data, to be put at any page and executed as it is: everything in it
-// is addressed relative to itself, and it calls nothing.
+// Machine code and its read-only data, to be put at any page and executed as it is: everything in
+// it is addressed relative to itself, and it calls nothing.
 struct CodeImage {
   struct Symbol {
     std::string name;

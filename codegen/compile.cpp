@@ -1,11 +1,10 @@
 // Kernel specs to an object file or text, through a TargetMachine made from Target alone.
 #include "codegen/codegen.h"
 #include "codegen/emitter.h"
+#include "ir/threads.h"
 
-#include <atomic>
 #include <mutex>
-#include <system_error>
-#include <thread>
+#include <optional>
 
 namespace lathe::core {
 namespace {
@@ -119,28 +118,22 @@ Result<ObjectCode> compile_kernels(std::span<const KernelSpec> specs, const Targ
 // A module for each spec, so that their number is no matter of threads.
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
                                 int threads) {
-  std::vector<Result<ObjectCode>> objects(specs.size());
-  std::atomic<size_t> next{0};
-  auto work = [&] {
-    auto compiler = Compiler::create(target);
-    for (size_t i; (i = next.fetch_add(1)) < specs.size();)
-      objects[i] = compiler ? compiler->object(specs.subspan(i, 1))
-                            : Result<ObjectCode>(std::unexpected(compiler.error()));
-  };
-  {
-    std::vector<std::jthread> others;
-    try {
-      for (int t = 1; t < std::min(threads, int(specs.size())); ++t) others.emplace_back(work);
-    } catch (const std::system_error &) {
-      // As many as the system gives.
+  std::vector<std::optional<Compiler>> compilers(size_t(std::max(threads, 1)));
+  std::vector<Result<ObjectCode>> compiled(specs.size());
+  auto compile = [&](size_t i, int thread) -> Result<ObjectCode> {
+    std::optional<Compiler> &compiler = compilers[size_t(thread)];
+    if (!compiler) {
+      LATHE_TRY(compiler, Compiler::create(target));
     }
-    work();
+    return compiler->object(specs.subspan(i, 1));
+  };
+  parallel_each(specs.size(), threads,
+                [&](size_t i, int thread) { compiled[i] = compile(i, thread); });
+  std::vector<ObjectCode> objects;
+  for (Result<ObjectCode> &object : compiled) {
+    LATHE_TRY(objects.emplace_back(), std::move(object));
   }
-  std::vector<ObjectCode> whole;
-  for (Result<ObjectCode> &object : objects) {
-    LATHE_TRY(whole.emplace_back(), std::move(object));
-  }
-  return link_image(whole);
+  return link_image(objects);
 }
 
 Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Target &target,
