@@ -232,7 +232,6 @@ Result<Cache::Content> Cache::read(const std::string &entry, bool whole, std::st
     hash.add(i, part);
   });
   if (!good || hash.all() != head.content) return damaged();
-  futimens(file.number, nullptr); // just used
   return content;
 }
 
@@ -242,7 +241,10 @@ Result<std::optional<Cache::Content>> Cache::find(const CacheKey &key, int threa
   if (fstatat(folder_, entry.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
     return std::nullopt;
   auto content = read(entry, true, nullptr, threads);
-  if (content) return std::optional(std::move(*content));
+  if (content) {
+    utimensat(folder_, entry.c_str(), nullptr, AT_SYMLINK_NOFOLLOW); // used just now
+    return std::optional(std::move(*content));
+  }
   if (content.error().code == ErrorCode::invalid) unlinkat(folder_, entry.c_str(), 0);
   return std::unexpected(std::move(content).error());
 }

@@ -93,6 +93,8 @@ void pack_bias(const Tensor &bias, int64_t groups, int64_t panel, float *to) {
 
 Result<void> make_weight(const Weight &weight, std::byte *place) {
   LATHE_TRY(const Tensor tensor, materialise(weight.constant));
+  // What stands behind the last element has one value, so that equal plans make equal bytes.
+  if (const int64_t end = whole_lines(weight.bytes); end > 0) std::memset(place + end - 64, 0, 64);
   float *to = reinterpret_cast<float *>(place);
   if (weight.packing == Weight::Packing::as_is)
     std::memcpy(place, tensor.raw(), tensor.bytes());
@@ -102,9 +104,6 @@ Result<void> make_weight(const Weight &weight, std::byte *place) {
     pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd, to);
   else
     pack_panels(tensor, weight.groups, weight.panel, to);
-  // What stands between weights is part of `made`, and has no other value.
-  const auto bytes = size_t(weight.bytes);
-  std::memset(place + bytes, 0, size_t(whole_lines(weight.bytes)) - bytes);
   return {};
 }
 
