@@ -409,3 +409,17 @@ TEST_CASE("where the system lets no memory become executable, the error names a 
            to_string(executable.error()).contains("ahead of time");
   }));
 }
+
+TEST_CASE("profilers find functions by name, also of code from the cache") {
+  Scratch scratch;
+  run(with_cache(scratch.path("cache")));
+  const std::string map = fmt::format("/tmp/perf-{}.map", getpid());
+  fs::remove(map);
+  setenv("LATHE_PERF_MAP", "1", 1);
+  CHECK(all_found(run(with_cache(scratch.path("cache"))).use));
+  unsetenv("LATHE_PERF_MAP");
+  const std::string names = contents(map);
+  for (const char *part : {" conv2d_f32_direct_", " softmax_f32__", ".tile_"})
+    CHECK(names.contains(part));
+  fs::remove(map);
+}

@@ -454,6 +454,7 @@ TEST_CASE("a memory limit is kept by another plan, until none does") {
 TEST_CASE("the cache's verb, and the options that name its directory") {
   Folder folder;
   const std::string cache = folder.path("cache"), at = " --cache-dir " + cache;
+  unsetenv("LATHE_CACHE_DIR");
   expect("cache ls", 2, {"--cache-dir"});
   expect("cache fill" + at, 2, {"fill"});
   expect("run lenet5 -v" + at, 0, {"code"});
