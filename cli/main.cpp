@@ -35,6 +35,9 @@ void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
       ->capture_default_str();
   verb.add_flag("--tune", o.tune,
                 "choose the algorithms by what they take on this machine, measured now");
+  verb.add_option("--cache-dir", o.cache_dir,
+                  "a directory that keeps code, packed weights and measurements for the next time")
+      ->envname("LATHE_CACHE_DIR");
   verb.add_option("--disable-pass", o.disabled_passes, "leave out an optional pass");
   verb.add_flag("-v,--verbose", o.verbose, "say what each step costs");
 }
@@ -67,6 +70,7 @@ static int run(int argc, char **argv) {
   add_verify(app, action);
   add_check(app, action);
   add_explain(app, action);
+  add_cache(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

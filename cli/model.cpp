@@ -134,6 +134,8 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
   compile.memory = {options.memory_limit, options.batch, options.threads};
   if (compile.memory.threads <= 0) compile.memory.threads = usable_cpus();
   compile.tune = options.tune;
+  compile.threads = options.threads;
+  compile.cache.directory = options.cache_dir;
   if (!options.quiet && isatty(STDERR_FILENO))
     compile.tuning.progress = [](size_t done, size_t all) {
       note("\rmeasured {} of {} convolutions{}", done, all, done == all ? "\n" : "");
@@ -172,16 +174,25 @@ Result<void> note_tuned(const Executable &executable, const CompileOptions &opti
 Result<std::shared_ptr<const Executable>> compile(Graph graph, const ModelOptions &options) {
   LATHE_TRY(CompileOptions compile, compile_options(options));
   LATHE_TRY(auto executable, Executable::compile(std::move(graph), compile));
+  const CacheUse &use = executable->cache_use();
+  for (const CacheLookup *lookup : {&use.directory, &use.costs, &use.code, &use.weights})
+    if (!lookup->note.empty() && !options.quiet) note("note: {}\n", lookup->note);
   if (!options.verbose) return executable;
   const CompileTimes &t = executable->times();
   print_reports(t.each_pass);
-  for (auto [step, ms] : {std::pair("all passes", t.passes),
-                          {"tune", t.tune},
-                          {"plan", t.plan},
-                          {"code", t.codegen},
-                          {"link", t.link},
-                          {"pack", t.pack}})
-    note("{:<24}{:9.3f} ms\n", step, ms);
+  struct Step {
+    const char *name;
+    double ms;
+    bool from_cache = false;
+  };
+  for (const Step &step : {Step{"all passes", t.passes},
+                           {"tune", t.tune, use.costs.found},
+                           {"plan", t.plan},
+                           {"code", t.codegen, use.code.found},
+                           {"link", t.link},
+                           {"pack, beside code", t.pack, use.weights.found},
+                           {"all", t.total}})
+    note("{:<24}{:9.3f} ms{}\n", step.name, step.ms, step.from_cache ? ", from the cache" : "");
   if (compile.tune) LATHE_CHECK(note_tuned(*executable, compile));
   return executable;
 }

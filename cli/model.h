@@ -32,7 +32,8 @@ struct ModelOptions {
   std::string numerics = "fast";
   double weight_budget = PlanOptions{}.weight_budget;
   bool tune = false;
-  int threads = 0; // 0: as many as this process may use
+  std::string cache_dir; // none: no cache
+  int threads = 0;       // 0: as many as this process may use
   int64_t batch = 1;
   bool verbose = false;
   bool quiet = false; // says nothing on stderr

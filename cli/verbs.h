@@ -19,6 +19,7 @@ void add_dump(CLI::App &app, Action &action);
 void add_verify(CLI::App &app, Action &action);
 void add_check(CLI::App &app, Action &action);
 void add_explain(CLI::App &app, Action &action);
+void add_cache(CLI::App &app, Action &action);
 
 // The options that every verb with a model takes.
 void add_model_options(CLI::App &verb, ModelOptions &options, bool needs_model = true);

@@ -3,7 +3,7 @@
 
 #include "passes/plan.h"
 
-#include <memory>
+#include <cstddef>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,17 +33,21 @@ bool host_supports(const Target &target);
 // Errors: unsupported, where it cannot.
 Result<void> require_host(const Target &target);
 
-// Object code, linked into this process. Pages are never writable and executable at once.
-class JitCode {
-public:
-  static Result<std::unique_ptr<JitCode>> link(std::vector<ObjectCode> objects);
-  ~JitCode();
-  Result<KernelFunction> find(const std::string &name) const;
-
-private:
-  struct Impl;
-  explicit JitCode(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+// Machine code and its read-only data, to be put at any page and executed as it is: everything in
+// it is addressed relative to itself, and it calls nothing.
+struct CodeImage {
+  struct Symbol {
+    std::string name;
+    int64_t offset = 0, size = 0; // bytes
+  };
+  std::vector<std::byte> bytes;
+  std::vector<Symbol> symbols; // functions, local ones too, as they lie
 };
+// Errors: internal, for code that refers to an address or to anything outside.
+Result<CodeImage> link_image(std::span<const ObjectCode> objects);
+// Compiles and links, on so many threads at most; the image does not depend on how many. Specs must
+// be distinct.
+Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
+                                int threads = 1);
 
 } // namespace lathe::core

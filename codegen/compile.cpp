@@ -1,8 +1,10 @@
 // Kernel specs to an object file or text, through a TargetMachine made from Target alone.
 #include "codegen/codegen.h"
 #include "codegen/emitter.h"
+#include "ir/threads.h"
 
 #include <mutex>
+#include <optional>
 
 namespace lathe::core {
 namespace {
@@ -54,62 +56,97 @@ void tidy(llvm::Module &module, llvm::TargetMachine &machine) {
   passes.run(module, modules);
 }
 
-struct Built {
-  std::unique_ptr<llvm::LLVMContext> context;
-  std::unique_ptr<llvm::Module> module;
-  std::unique_ptr<llvm::TargetMachine> machine;
-};
-
-Result<Built> build(std::span<const KernelSpec> specs, const Target &target) {
-  Built built;
-  LATHE_TRY(built.machine, target_machine(target));
-  built.context = std::make_unique<llvm::LLVMContext>();
-  built.module = std::make_unique<llvm::Module>("lathe", *built.context);
-  built.module->setTargetTriple(target.triple);
-  built.module->setDataLayout(built.machine->createDataLayout());
-  for (const KernelSpec &spec : specs) {
-    std::string name = kernel_name(spec, target);
-    std::visit([&](const auto &s) { emit(s, target, name, *built.module); }, spec);
+// Makes module after module for a target, on one thread.
+class Compiler {
+public:
+  static Result<Compiler> create(const Target &target) {
+    Compiler compiler(target);
+    LATHE_TRY(compiler.machine_, target_machine(target));
+    return compiler;
   }
-  std::string message;
-  llvm::raw_string_ostream stream(message);
-  if (llvm::verifyModule(*built.module, &stream))
-    return fail(Error{.code = ErrorCode::internal,
-                      .message = "generated code does not verify",
-                      .detail = message});
-  tidy(*built.module, *built.machine);
-  return built;
-}
 
-Result<llvm::SmallVector<char, 0>> generate(std::span<const KernelSpec> specs, const Target &target,
-                                            llvm::CodeGenFileType type) {
-  LATHE_TRY(Built built, build(specs, target));
-  llvm::SmallVector<char, 0> bytes;
-  llvm::raw_svector_ostream stream(bytes);
-  llvm::legacy::PassManager passes;
-  if (built.machine->addPassesToEmitFile(passes, stream, nullptr, type))
-    return fail(ErrorCode::internal, "LLVM cannot write code for " + target.triple);
-  passes.run(*built.module);
-  return bytes;
-}
+  Result<std::unique_ptr<llvm::Module>> build(std::span<const KernelSpec> specs) {
+    auto module = std::make_unique<llvm::Module>("lathe", *context_);
+    module->setTargetTriple(target_->triple);
+    module->setDataLayout(machine_->createDataLayout());
+    for (const KernelSpec &spec : specs) {
+      std::string name = kernel_name(spec, *target_);
+      std::visit([&](const auto &s) { emit(s, *target_, name, *module); }, spec);
+    }
+    std::string message;
+    llvm::raw_string_ostream stream(message);
+    if (llvm::verifyModule(*module, &stream))
+      return fail(Error{.code = ErrorCode::internal,
+                        .message = "generated code does not verify",
+                        .detail = message});
+    tidy(*module, *machine_);
+    return module;
+  }
+
+  Result<llvm::SmallVector<char, 0>> generate(std::span<const KernelSpec> specs,
+                                              llvm::CodeGenFileType type) {
+    LATHE_TRY(auto module, build(specs));
+    llvm::SmallVector<char, 0> bytes;
+    llvm::raw_svector_ostream stream(bytes);
+    llvm::legacy::PassManager passes;
+    if (machine_->addPassesToEmitFile(passes, stream, nullptr, type))
+      return fail(ErrorCode::internal, "LLVM cannot write code for " + target_->triple);
+    passes.run(*module);
+    return bytes;
+  }
+
+  Result<ObjectCode> object(std::span<const KernelSpec> specs) {
+    LATHE_TRY(auto bytes, generate(specs, llvm::CodeGenFileType::ObjectFile));
+    return ObjectCode{std::vector<char>(bytes.begin(), bytes.end())};
+  }
+
+private:
+  explicit Compiler(const Target &target)
+      : target_(&target), context_(std::make_unique<llvm::LLVMContext>()) {}
+  const Target *target_;
+  std::unique_ptr<llvm::LLVMContext> context_;
+  std::unique_ptr<llvm::TargetMachine> machine_;
+};
 
 } // namespace
 
 Result<ObjectCode> compile_kernels(std::span<const KernelSpec> specs, const Target &target) {
-  LATHE_TRY(auto bytes, generate(specs, target, llvm::CodeGenFileType::ObjectFile));
-  return ObjectCode{std::vector<char>(bytes.begin(), bytes.end())};
+  LATHE_TRY(Compiler compiler, Compiler::create(target));
+  return compiler.object(specs);
+}
+
+// A module for each spec, so that their number is no matter of threads.
+Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
+                                int threads) {
+  std::vector<std::optional<Compiler>> compilers(size_t(std::max(threads, 1)));
+  std::vector<Result<ObjectCode>> compiled(specs.size());
+  auto compile = [&](size_t i, int thread) -> Result<ObjectCode> {
+    std::optional<Compiler> &compiler = compilers[size_t(thread)];
+    if (!compiler) {
+      LATHE_TRY(compiler, Compiler::create(target));
+    }
+    return compiler->object(specs.subspan(i, 1));
+  };
+  parallel_each(specs.size(), threads,
+                [&](size_t i, int thread) { compiled[i] = compile(i, thread); });
+  std::vector<ObjectCode> objects;
+  for (Result<ObjectCode> &object : compiled) {
+    LATHE_TRY(objects.emplace_back(), std::move(object));
+  }
+  return link_image(objects);
 }
 
 Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Target &target,
                                   CodeText form) {
+  LATHE_TRY(Compiler compiler, Compiler::create(target));
   if (form == CodeText::assembly) {
-    LATHE_TRY(auto bytes, generate(specs, target, llvm::CodeGenFileType::AssemblyFile));
+    LATHE_TRY(auto bytes, compiler.generate(specs, llvm::CodeGenFileType::AssemblyFile));
     return std::string(bytes.begin(), bytes.end());
   }
-  LATHE_TRY(Built built, build(specs, target));
+  LATHE_TRY(auto module, compiler.build(specs));
   std::string text;
   llvm::raw_string_ostream stream(text);
-  built.module->print(stream, nullptr);
+  module->print(stream, nullptr);
   return text;
 }
 

@@ -35,23 +35,6 @@ auto within_memory(std::span<const Type> types, const Body &body) -> Result<decl
   }
 }
 
-// Every part of a recipe once, operands before their users. Without recursion: recipes may be deep.
-std::vector<const Constant *> in_order(const Constant *root) {
-  std::vector<const Constant *> order, stack{root};
-  std::unordered_set<const Constant *> entered, done;
-  while (!stack.empty()) {
-    const Constant *c = stack.back();
-    if (entered.insert(c).second) {
-      for (const ConstantRef &input : c->inputs)
-        if (!entered.contains(input.get())) stack.push_back(input.get());
-    } else {
-      stack.pop_back();
-      if (done.insert(c).second) order.push_back(c);
-    }
-  }
-  return order;
-}
-
 Result<Tensor> leaf(const Constant &c) {
   if (c.splat)
     return within_memory({&c.type, 1}, [&] { return Tensor::splat(*c.splat, c.type.shape); });
@@ -176,8 +159,24 @@ Result<Tensors> evaluate(const Op &op, std::span<const Tensor> inputs) {
   });
 }
 
+std::vector<const Constant *> recipe_parts(const ConstantRef &constant) {
+  std::vector<const Constant *> order, stack{constant.get()};
+  std::unordered_set<const Constant *> entered, done;
+  while (!stack.empty()) {
+    const Constant *c = stack.back();
+    if (entered.insert(c).second) {
+      for (const ConstantRef &input : c->inputs)
+        if (!entered.contains(input.get())) stack.push_back(input.get());
+    } else {
+      stack.pop_back();
+      if (done.insert(c).second) order.push_back(c);
+    }
+  }
+  return order;
+}
+
 Result<Tensor> materialise(const ConstantRef &constant) {
-  const std::vector<const Constant *> order = in_order(constant.get());
+  const std::vector<const Constant *> order = recipe_parts(constant);
   std::unordered_map<const Constant *, size_t> readers; // still to come
   for (const Constant *c : order)
     for (const ConstantRef &input : c->inputs) ++readers[input.get()];

@@ -11,6 +11,9 @@ namespace lathe::core {
 // Results of one op on concrete tensors whose types `infer_types` accepts.
 Result<std::vector<Tensor>> evaluate(const Op &op, std::span<const Tensor> inputs);
 
+// Every part of a recipe once, operands before their users. Without recursion: recipes may be deep.
+std::vector<const Constant *> recipe_parts(const ConstantRef &constant);
+
 // The bytes of a constant; an error if a named tensor in it has no data.
 Result<Tensor> materialise(const ConstantRef &constant);
 

@@ -167,12 +167,16 @@ std::optional<Halves> try_split(Graph &graph, Names &names, const Node &node) {
   if (!weights || !weights->data.defined()) return std::nullopt; // a recipe, or not bound yet
   const Shape &y = graph.shape(node.outputs[0]);
   const double before = double(y[2] * y[3]) * double(weights->data.size());
+  int64_t above = 0; // what the rank of a 1x1, whose matrices are each other's transpose, is above
   for (size_t axis : {1u, 0u}) {
     const Unfolded matrix{weights->data, axis};
     const auto pays = int64_t(worth * before / multiplies_per_rank(graph, node, axis));
     const auto limit = std::min({pays, matrix.columns() - 1, matrix.rows() - 1, most_rank});
-    if (limit < 1) continue;
-    if (surely_above(matrix, limit)) continue;
+    if (limit <= above) continue;
+    if (surely_above(matrix, limit)) {
+      if (conv->kernel == Size2{}) above = limit;
+      continue;
+    }
     if (auto basis = find_basis(matrix, limit)) return split(graph, names, node, axis, *basis);
   }
   return std::nullopt;

@@ -1,6 +1,9 @@
 #include "runtime/executable.h"
 
+#include "ir/threads.h"
+
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <fmt/format.h>
@@ -37,12 +40,50 @@ Result<void> check_memory(const Executable &executable, int64_t images, int thre
 
 CompileOptions::CompileOptions() : target(host_target()) {}
 
-Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options) {
+namespace {
+
+// The options' cache, if there is one that can be used.
+std::optional<Cache> open_cache(const CacheOptions &options, CacheLookup &lookup) {
+  if (options.directory.empty()) return std::nullopt;
+  auto cache = Cache::open(options);
+  lookup.found = cache.has_value();
+  if (cache) return std::move(*cache);
+  lookup.note = to_string(cache.error());
+  return std::nullopt;
+}
+
+} // namespace
+
+Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options, CacheUse *use) {
   PlanOptions plan = options.plan;
-  if (options.tune) {
-    LATHE_TRY(plan.measured, measure_algorithms(graph, options.target, plan, options.tuning));
-  }
+  if (!options.tune) return plan;
+  CacheUse unseen;
+  if (!use) use = &unseen;
+  const std::optional<Cache> cache = open_cache(options.cache, use->directory);
+  LATHE_TRY(plan.measured, cached_costs(cache ? &*cache : nullptr, graph, options.target, plan,
+                                        options.tuning, use->costs));
   return plan;
+}
+
+Result<void> Executable::make_code(const Cache *cache, int threads) {
+  Stopwatch watch;
+  std::map<std::string, size_t> distinct;
+  std::vector<KernelSpec> specs;
+  std::vector<std::string> names;
+  for (const Kernel &kernel : plan_.kernels) {
+    names.push_back(kernel_name(kernel.spec, plan_.target));
+    if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
+  }
+  LATHE_TRY(const CodeImage image,
+            cached_image(cache, specs, plan_.target, threads, cache_use_.code));
+  times_.codegen = watch.lap();
+  LATHE_TRY(code_, LoadedCode::load(image));
+  for (const std::string &name : names) {
+    LATHE_TRY(KernelFunction function, code_->find(name));
+    functions_.push_back(function);
+  }
+  times_.link = watch.lap();
+  return {};
 }
 
 Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
@@ -50,36 +91,37 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   LATHE_CHECK(require_host(options.target));
   auto executable = std::make_shared<Executable>();
   Executable &e = *executable;
-  Stopwatch watch;
+  Stopwatch watch, whole;
   LATHE_CHECK(verify(graph));
   LATHE_TRY(e.times_.each_pass, run_passes(graph, options.passes));
   e.graph_ = std::move(graph);
   e.times_.passes = watch.lap();
-  LATHE_TRY(const PlanOptions plan, plan_options(e.graph_, options));
+  LATHE_TRY(const PlanOptions plan, plan_options(e.graph_, options, &e.cache_use_));
   e.times_.tune = watch.lap();
   LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, plan));
   e.times_.plan = watch.lap();
   e.memory_limit_ = options.memory.bytes;
 
-  std::map<std::string, size_t> distinct;
-  std::vector<KernelSpec> specs;
-  std::vector<std::string> names;
-  for (const Kernel &kernel : e.plan_.kernels) {
-    names.push_back(kernel_name(kernel.spec, options.target));
-    if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
-  }
-  LATHE_TRY(ObjectCode object, compile_kernels(specs, options.target));
-  e.times_.codegen = watch.lap();
-  std::vector<ObjectCode> objects;
-  objects.push_back(std::move(object));
-  LATHE_TRY(e.code_, JitCode::link(std::move(objects)));
-  for (const std::string &name : names) {
-    LATHE_TRY(KernelFunction function, e.code_->find(name));
-    e.functions_.push_back(function);
-  }
-  e.times_.link = watch.lap();
-  LATHE_TRY(e.weights_, PackedWeights::pack(e.plan_));
-  e.times_.pack = watch.lap();
+  const std::optional<Cache> opened = open_cache(options.cache, e.cache_use_.directory);
+  const Cache *const cache = opened ? &*opened : nullptr;
+  const int threads = options.threads > 0 ? options.threads : usable_cpus();
+  // Code needs no weights, and they need no code.
+  std::array<Result<void>, 2> made;
+  parallel_each(made.size(), threads, [&](size_t i, int) {
+    if (i == 0) {
+      made[i] = e.make_code(cache, threads);
+      return;
+    }
+    Stopwatch packing;
+    auto weights = cached_weights(cache, e.plan_, threads, e.cache_use_.weights);
+    e.times_.pack = packing.lap();
+    if (weights)
+      e.weights_ = std::move(*weights);
+    else
+      made[i] = std::unexpected(std::move(weights).error());
+  });
+  for (const Result<void> &each : made) LATHE_CHECK(each);
+  e.times_.total = whole.lap();
   return std::shared_ptr<const Executable>(std::move(executable));
 }
 

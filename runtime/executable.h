@@ -4,11 +4,14 @@
 #include "codegen/codegen.h"
 #include "ir/memory.h"
 #include "passes/pipeline.h"
+#include "runtime/cached.h"
+#include "runtime/loaded_code.h"
 #include "runtime/thread_pool.h"
 #include "runtime/tune.h"
 #include "runtime/weights.h"
 
 #include <memory>
+#include <optional>
 
 namespace lathe::core {
 
@@ -19,17 +22,26 @@ struct CompileOptions {
   PlanOptions plan;   // where the search for a plan that keeps it begins
   bool tune = false;  // measure what the cost model estimates
   TuneOptions tuning;
+  int threads = 0;    // to compile with; 0: as many as this process may use
+  CacheOptions cache; // of code, packed weights and measurements
   CompileOptions();
 };
 
 struct CompileTimes { // milliseconds
-  double passes = 0, tune = 0, plan = 0, codegen = 0, link = 0, pack = 0;
+  // Codegen and, beside it, pack: to make or to find in the cache.
+  double passes = 0, tune = 0, plan = 0, codegen = 0, link = 0, pack = 0, total = 0;
   std::vector<PassReport> each_pass;
 };
 
-// options.plan, with measured costs where tuning is asked for. `graph`: after the passes. Errors:
-// as measure_algorithms.
-Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options);
+// What came from the cache; nothing without one.
+struct CacheUse {
+  CacheLookup directory, costs, code, weights;
+};
+
+// options.plan, with measured costs where tuning is asked for, from the cache if it has them.
+// `graph`: after the passes. Errors: as measure_algorithms.
+Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options,
+                                 CacheUse *use = nullptr);
 
 // Immutable and shared by any number of threads.
 class Executable {
@@ -42,17 +54,21 @@ public:
   const Plan &plan() const { return plan_; }
   const Graph &graph() const { return graph_; } // after the passes
   const CompileTimes &times() const { return times_; }
+  const CacheUse &cache_use() const { return cache_use_; }
   int64_t memory_limit() const { return memory_limit_; }
   KernelFunction function(size_t kernel) const { return functions_[kernel]; }
-  const PackedWeights &weights() const { return weights_; }
+  const PackedWeights &weights() const { return *weights_; }
 
 private:
+  Result<void> make_code(const Cache *cache, int threads);
+
   Graph graph_;
   Plan plan_;
-  PackedWeights weights_;
-  std::unique_ptr<JitCode> code_;
+  std::optional<PackedWeights> weights_;
+  std::unique_ptr<const LoadedCode> code_;
   std::vector<KernelFunction> functions_; // one per kernel of the plan
   CompileTimes times_;
+  CacheUse cache_use_;
   int64_t memory_limit_ = 0;
 };
 

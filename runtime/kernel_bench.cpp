@@ -44,10 +44,8 @@ Result<KernelBench> KernelBench::create(const Plan &plan, const Graph &graph, si
                                         Caches caches, int64_t images, size_t in_turns) {
   const Kernel &kernel = plan.kernels[number];
   KernelBench bench;
-  LATHE_TRY(ObjectCode object, compile_kernels({&kernel.spec, 1}, plan.target));
-  std::vector<ObjectCode> objects;
-  objects.push_back(std::move(object));
-  LATHE_TRY(bench.code_, JitCode::link(std::move(objects)));
+  LATHE_TRY(const CodeImage image, compile_image({&kernel.spec, 1}, plan.target));
+  LATHE_TRY(bench.code_, LoadedCode::load(image));
   LATHE_TRY(bench.function_, bench.code_->find(kernel_name(kernel.spec, plan.target)));
   bench.tasks_ = kernel.tasks.at(images);
 

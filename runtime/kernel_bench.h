@@ -3,6 +3,7 @@
 
 #include "codegen/codegen.h"
 #include "ir/memory.h"
+#include "runtime/loaded_code.h"
 
 namespace lathe::core {
 
@@ -17,7 +18,7 @@ public:
   // that are made up; `graph` is the one that the plan was made from. Neither is needed afterwards.
   // Takes memory for the operands, when cold also for two times the last-level cache; kernels that
   // run in turns with others, `in_turns` of them, need only their share of that. Errors: as
-  // compile_kernels and JitCode::link; limit, where there is not enough memory.
+  // compile_image and LoadedCode::load; limit, where there is not enough memory.
   static Result<KernelBench> create(const Plan &plan, const Graph &graph, size_t kernel,
                                     Caches caches, int64_t images = 1, size_t in_turns = 1);
 
@@ -29,7 +30,7 @@ private:
   struct Operand;
   Result<void> place(std::vector<Operand> operands, int64_t cold_bytes);
 
-  std::unique_ptr<JitCode> code_;
+  std::unique_ptr<const LoadedCode> code_;
   KernelFunction function_ = nullptr;
   int64_t tasks_ = 0;
   std::vector<Memory> memory_;

@@ -1,14 +1,13 @@
 #include "runtime/weights.h"
 
 #include "ir/evaluate.h"
+#include "ir/threads.h"
 #include "runtime/thread_pool.h"
 
 #include <algorithm>
-#include <atomic>
+#include <cstring>
 #include <fmt/format.h>
 #include <new>
-#include <optional>
-#include <system_error>
 #include <utility>
 
 namespace lathe::core {
@@ -92,70 +91,69 @@ void pack_bias(const Tensor &bias, int64_t groups, int64_t panel, float *to) {
     std::copy_n(bias.f32().data() + g * rows, rows, to + g * padded);
 }
 
-void pack_weight(const Weight &weight, const Tensor &tensor, std::byte *place) {
+Result<void> make_weight(const Weight &weight, std::byte *place) {
+  LATHE_TRY(const Tensor tensor, materialise(weight.constant));
+  // What stands behind the last element has one value, so that equal plans make equal bytes.
+  if (const int64_t end = whole_lines(weight.bytes); end > 0) std::memset(place + end - 64, 0, 64);
   float *to = reinterpret_cast<float *>(place);
-  if (weight.packing == Weight::Packing::conv_bias)
+  if (weight.packing == Weight::Packing::as_is)
+    std::memcpy(place, tensor.raw(), tensor.bytes());
+  else if (weight.packing == Weight::Packing::conv_bias)
     pack_bias(tensor, weight.groups, weight.panel, to);
   else if (weight.winograd)
     pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd, to);
   else
     pack_panels(tensor, weight.groups, weight.panel, to);
+  return {};
 }
 
 } // namespace
 
-// All of it in one block, so that small weights share huge pages too.
-Result<PackedWeights> PackedWeights::pack(const Plan &plan) {
-  PackedWeights packed;
-  const size_t count = plan.weights.size();
-  auto is_packed = [&](size_t i) { return plan.weights[i].packing != Weight::Packing::as_is; };
+bool lies_in_place(const Weight &weight) {
+  return weight.packing == Weight::Packing::as_is && weight.constant->data.defined();
+}
+
+size_t made_bytes(const Plan &plan) {
   int64_t bytes = 0;
-  for (size_t i = 0; i < count; ++i)
-    if (is_packed(i)) bytes += plan.weights[i].bytes;
-  packed.block_ = allocate(size_t(bytes));
+  for (const Weight &weight : plan.weights)
+    if (!lies_in_place(weight)) bytes += whole_lines(weight.bytes);
+  return size_t(bytes);
+}
+
+PackedWeights::PackedWeights(const Plan &plan, Memory made)
+    : block_(std::move(made)), made_bytes_(core::made_bytes(plan)) {
+  const std::byte *place = block_.get();
+  for (const Weight &weight : plan.weights) {
+    if (lies_in_place(weight)) {
+      tensors_.push_back(weight.constant->data);
+      addresses_.push_back(tensors_.back().raw());
+    } else {
+      addresses_.push_back(std::exchange(place, place + whole_lines(weight.bytes)));
+    }
+  }
+}
+
+PackedWeights PackedWeights::restore(const Plan &plan, Memory made) {
+  return PackedWeights(plan, std::move(made));
+}
+
+// All of it in one block, so that small weights share huge pages too.
+Result<PackedWeights> PackedWeights::pack(const Plan &plan, int threads) {
+  const size_t bytes = core::made_bytes(plan);
+  PackedWeights packed(plan, allocate(bytes));
   if (!packed.block_)
     return fail(ErrorCode::limit, fmt::format("no memory for {} bytes of weights", bytes));
-  packed.copied_bytes_ = bytes;
-  packed.addresses_.resize(count);
-  packed.tensors_.resize(count);
-  std::byte *place = packed.block_.get();
-  for (size_t i = 0; i < count; ++i)
-    if (is_packed(i)) packed.addresses_[i] = std::exchange(place, place + plan.weights[i].bytes);
-
   // Threads of our own: those of a pool treat subnormal numbers as zero.
-  std::atomic<size_t> next{0};
-  std::vector<std::optional<Error>> errors(count);
-  auto pack_one = [&](size_t i) -> Result<void> {
-    const Weight &weight = plan.weights[i];
-    LATHE_TRY(Tensor tensor, materialise(weight.constant));
-    if (is_packed(i))
-      pack_weight(weight, tensor, const_cast<std::byte *>(packed.addresses_[i]));
-    else
-      packed.tensors_[i] = std::move(tensor);
-    return {};
-  };
-  auto work = [&] {
-    for (size_t i; (i = next.fetch_add(1)) < count;) try {
-        if (auto done = pack_one(i); !done) errors[i] = done.error();
-      } catch (const std::bad_alloc &) {
-        errors[i] = Error{.code = ErrorCode::limit, .message = "no memory to pack the weights"};
-      }
-  };
-  {
-    std::vector<std::jthread> others;
+  std::vector<Result<void>> made(plan.weights.size());
+  parallel_each(made.size(), threads > 0 ? threads : usable_cpus(), [&](size_t i, int) {
+    if (lies_in_place(plan.weights[i])) return;
     try {
-      for (int t = 1; t < std::min(usable_cpus(), int(count)); ++t) others.emplace_back(work);
-    } catch (const std::system_error &) {
-      // As many as the system gives.
+      made[i] = make_weight(plan.weights[i], const_cast<std::byte *>(packed.addresses_[i]));
+    } catch (const std::bad_alloc &) {
+      made[i] = fail(ErrorCode::limit, "no memory to pack the weights");
     }
-    work();
-  }
-  for (size_t i = 0; i < count; ++i) {
-    if (errors[i]) return fail(std::move(*errors[i]));
-    if (is_packed(i)) continue;
-    if (plan.weights[i].constant->op) packed.copied_bytes_ += int64_t(packed.tensors_[i].bytes());
-    packed.addresses_[i] = packed.tensors_[i].raw();
-  }
+  });
+  for (const Result<void> &each : made) LATHE_CHECK(each);
   return packed;
 }
 

@@ -4,22 +4,35 @@
 #include "ir/memory.h"
 #include "passes/plan.h"
 
+#include <span>
+
 namespace lathe::core {
 
 // Keeps packed data, and the tensors (mapped files) that are used in place.
 class PackedWeights {
 public:
-  // Computes every recipe of the plan, once. Errors: invalid, for a named weight without data;
-  // limit, where there is not enough memory.
-  static Result<PackedWeights> pack(const Plan &plan);
+  // Computes every recipe of the plan, once, on so many threads at most; 0: as many as this process
+  // may use. Errors: invalid, for a named weight without data; limit, where there is not enough
+  // memory.
+  static Result<PackedWeights> pack(const Plan &plan, int threads = 0);
+  // The same from the bytes that `pack` made for an equal plan, and what lies in files.
+  static PackedWeights restore(const Plan &plan, Memory made);
   const std::byte *address(int weight) const { return addresses_[size_t(weight)]; }
-  int64_t copied_bytes() const { return copied_bytes_; } // beside what lies in its file
+  // Everything but what lies in files, in one piece.
+  std::span<const std::byte> made() const { return {block_.get(), made_bytes_}; }
 
 private:
+  PackedWeights(const Plan &plan, Memory made);
+
   Memory block_{nullptr, nullptr};
+  size_t made_bytes_ = 0;
   std::vector<Tensor> tensors_; // in place
   std::vector<const std::byte *> addresses_;
-  int64_t copied_bytes_ = 0;
 };
+
+// Whether a weight is used where it lies; all others are made.
+bool lies_in_place(const Weight &weight);
+// The size of what is made for a plan.
+size_t made_bytes(const Plan &plan);
 
 } // namespace lathe::core

@@ -450,3 +450,24 @@ TEST_CASE("a memory limit is kept by another plan, until none does") {
   expect("inspect vgg16 --memory-plan --memory-limit 500000000", 6,
          {"at most 500000000 bytes", "for 1 images on", "the least that was found"});
 }
+
+TEST_CASE("the cache's verb, and the options that name its directory") {
+  Folder folder;
+  const std::string cache = folder.path("cache"), at = " --cache-dir " + cache;
+  unsetenv("LATHE_CACHE_DIR");
+  expect("cache ls", 2, {"--cache-dir"});
+  expect("cache fill" + at, 2, {"fill"});
+  expect("run lenet5 -v" + at, 0, {"code"});
+  expect("run lenet5 -v" + at, 0, {", from the cache"});
+  setenv("LATHE_CACHE_DIR", cache.c_str(), 1);
+  expect("bench lenet5 -v --duration 0.01", 0, {", from the cache"});
+  expect("cache ls", 0, {"kernels for", "lenet5", "2 entries"});
+  expect("cache verify", 0, {"2 entries, all good"});
+  for (const auto &file : fs::directory_iterator(cache)) fs::resize_file(file.path(), 1000);
+  expect("cache verify", 1, {"damaged", "2 of 2"});
+  expect("run lenet5", 0, {"note:", "damaged"});
+  expect("cache verify", 0, {"all good"});
+  expect("cache clear", 0, {});
+  expect("cache ls", 0, {"0 entries"});
+  unsetenv("LATHE_CACHE_DIR");
+}

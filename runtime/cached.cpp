@@ -1,0 +1,239 @@
+// What the entries hold, and what they depend on.
+#include "runtime/cached.h"
+
+#include "ir/evaluate.h"
+#include "ir/threads.h"
+
+#include <bit>
+#include <charconv>
+#include <cstring>
+#include <fmt/format.h>
+#include <fstream>
+#include <unordered_map>
+
+namespace lathe::core {
+namespace {
+
+void add(CacheKey &key, const Target &target) {
+  for (std::string_view text : {std::string_view(target.name), std::string_view(target.triple),
+                                std::string_view(target.cpu), std::string_view(target.features)})
+    key.add(text);
+  for (int64_t number :
+       {int64_t(target.arch), int64_t(target.vector_bytes), int64_t(target.vector_registers),
+        int64_t(target.fma), target.l1_bytes, target.l2_bytes, target.l3_bytes})
+    key.add(number);
+}
+
+// Recipes with the hashes of their data, for all of a plan's weights together.
+class RecipeKeys {
+public:
+  // Hashes all data that the plan's weights are made from.
+  RecipeKeys(const Plan &plan, int threads) {
+    for (const Weight &weight : plan.weights) {
+      if (lies_in_place(weight)) continue;
+      for (const Constant *part : recipe_parts(weight.constant))
+        if (numbers_.emplace(part, int64_t(parts_.size())).second) parts_.push_back(part);
+    }
+    hashes_.resize(parts_.size());
+    parallel_each(parts_.size(), threads, [&](size_t i, int) {
+      const Tensor &data = parts_[i]->data;
+      if (!parts_[i]->op && data.defined()) hashes_[i] = content_hash({data.raw(), data.bytes()});
+    });
+  }
+  void add_to(CacheKey &key) const {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      const Constant &part = *parts_[i];
+      key.add(to_string(part.type.dtype));
+      key.add(to_string(part.type.shape));
+      key.add(part.op ? print(*part.op) : std::string());
+      for (const ConstantRef &input : part.inputs) key.add(numbers_.at(input.get()));
+      key.add(part.splat ? int64_t(std::bit_cast<uint32_t>(*part.splat)) : int64_t{-1});
+      for (uint64_t half : hashes_[i]) key.add(std::bit_cast<int64_t>(half));
+    }
+  }
+  int64_t number(const ConstantRef &constant) const { return numbers_.at(constant.get()); }
+
+private:
+  std::vector<const Constant *> parts_;
+  std::unordered_map<const Constant *, int64_t> numbers_;
+  std::vector<std::array<uint64_t, 2>> hashes_;
+};
+
+CacheKey weights_key(const Plan &plan, int threads) {
+  CacheKey key("weights");
+  const RecipeKeys recipes(plan, threads);
+  recipes.add_to(key);
+  for (const Weight &weight : plan.weights) {
+    if (lies_in_place(weight)) continue;
+    const Winograd none{.outputs = {0, 0}, .kernel = {0, 0}};
+    const Winograd winograd = weight.winograd.value_or(none);
+    for (int64_t number : {recipes.number(weight.constant), int64_t(weight.packing), weight.groups,
+                           weight.panel, winograd.outputs.h, winograd.outputs.w, winograd.kernel.h,
+                           winograd.kernel.w, weight.bytes})
+      key.add(number);
+  }
+  return key;
+}
+
+// A kernel's name is unique among specs for a target.
+CacheKey code_key(std::span<const KernelSpec> specs, const Target &target) {
+  CacheKey key("code");
+  add(key, target);
+  for (const KernelSpec &spec : specs) key.add(kernel_name(spec, target));
+  return key;
+}
+
+std::string cpu_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name") || line.starts_with("CPU part")) return line;
+  return {};
+}
+
+// The plan without measurements shows all that decides what there is to measure.
+CacheKey costs_key(const Plan &untuned) {
+  CacheKey key("costs");
+  key.add(cpu_name());
+  add(key, untuned.target);
+  key.add(print(untuned));
+  return key;
+}
+
+// --- Contents
+
+std::string encode(const CodeImage &image) {
+  std::string text;
+  auto number = [&](int64_t value) {
+    text.append(reinterpret_cast<const char *>(&value), sizeof value);
+  };
+  number(int64_t(image.symbols.size()));
+  for (const CodeImage::Symbol &symbol : image.symbols) {
+    for (int64_t value : {symbol.offset, symbol.size, int64_t(symbol.name.size())}) number(value);
+    text += symbol.name;
+  }
+  text.append(reinterpret_cast<const char *>(image.bytes.data()), image.bytes.size());
+  return text;
+}
+
+std::optional<CodeImage> decode_image(std::span<const std::byte> content) {
+  bool good = true;
+  auto number = [&]() -> int64_t {
+    int64_t value = 0;
+    good = good && content.size() >= sizeof value;
+    if (!good) return 0;
+    std::memcpy(&value, content.data(), sizeof value);
+    content = content.subspan(sizeof value);
+    return value;
+  };
+  CodeImage image;
+  for (int64_t count = number(); good && count > 0; --count) {
+    CodeImage::Symbol symbol;
+    symbol.offset = number();
+    symbol.size = number();
+    const auto length = size_t(number());
+    good = good && length <= content.size();
+    if (!good) break;
+    symbol.name.assign(reinterpret_cast<const char *>(content.data()), length);
+    content = content.subspan(length);
+    image.symbols.push_back(std::move(symbol));
+  }
+  image.bytes.assign(content.begin(), content.end());
+  for (const CodeImage::Symbol &symbol : image.symbols)
+    good = good && symbol.offset >= 0 && symbol.offset < int64_t(image.bytes.size());
+  return good ? std::optional(std::move(image)) : std::nullopt;
+}
+
+// Lines of layer, algorithm and seconds.
+std::string encode(const MeasuredCosts &costs) {
+  std::string text;
+  for (const auto &[layer, algorithms] : costs)
+    for (const auto &[algorithm, seconds] : algorithms)
+      text += fmt::format("{}\t{}\t{}\n", layer, algorithm, seconds);
+  return text;
+}
+
+std::optional<MeasuredCosts> decode_costs(std::string_view text) {
+  MeasuredCosts costs;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    const size_t first = line.find('\t'), second = line.find('\t', first + 1);
+    if (first == line.npos || second == line.npos) return std::nullopt;
+    double seconds = 0;
+    const char *const end = line.data() + line.size();
+    if (std::from_chars(line.data() + second + 1, end, seconds).ptr != end) return std::nullopt;
+    costs[std::string(line.substr(0, first))]
+         [std::string(line.substr(first + 1, second - first - 1))] = seconds;
+  }
+  return costs;
+}
+
+// --- Looking and storing
+
+std::optional<Cache::Content> find(const Cache &cache, const CacheKey &key, int threads,
+                                   CacheLookup &lookup) {
+  auto found = cache.find(key, threads);
+  if (found) return std::move(*found);
+  lookup.note = to_string(found.error());
+  return std::nullopt;
+}
+
+void store(const Cache &cache, const CacheKey &key, std::string_view description,
+           std::span<const std::byte> content, int threads, CacheLookup &lookup) {
+  if (auto stored = cache.store(key, description, content, threads); !stored)
+    lookup.note = to_string(stored.error());
+}
+
+} // namespace
+
+Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> specs,
+                               const Target &target, int threads, CacheLookup &lookup) {
+  if (!cache) return compile_image(specs, target, threads);
+  const CacheKey key = code_key(specs, target);
+  if (auto content = find(*cache, key, threads, lookup))
+    if (auto image = decode_image(content->bytes())) {
+      lookup.found = true;
+      return std::move(*image);
+    }
+  LATHE_TRY(CodeImage image, compile_image(specs, target, threads));
+  const std::string content = encode(image);
+  store(*cache, key, fmt::format("{} kernels for {}", specs.size(), target.name),
+        std::as_bytes(std::span(content)), threads, lookup);
+  return image;
+}
+
+Result<PackedWeights> cached_weights(const Cache *cache, const Plan &plan, int threads,
+                                     CacheLookup &lookup) {
+  const size_t bytes = made_bytes(plan);
+  if (!cache || bytes == 0) return PackedWeights::pack(plan, threads);
+  const CacheKey key = weights_key(plan, threads);
+  if (auto content = find(*cache, key, threads, lookup); content && content->size == bytes) {
+    lookup.found = true;
+    return PackedWeights::restore(plan, std::move(content->memory));
+  }
+  LATHE_TRY(PackedWeights weights, PackedWeights::pack(plan, threads));
+  store(*cache, key, plan.name, weights.made(), threads, lookup);
+  return weights;
+}
+
+Result<MeasuredCosts> cached_costs(const Cache *cache, const Graph &graph, const Target &target,
+                                   const PlanOptions &options, const TuneOptions &tuning,
+                                   CacheLookup &lookup) {
+  if (!cache) return measure_algorithms(graph, target, options, tuning);
+  LATHE_TRY(const Plan untuned, make_plan(graph, target, options));
+  const CacheKey key = costs_key(untuned);
+  if (auto content = find(*cache, key, 1, lookup)) {
+    const std::span<const std::byte> bytes = content->bytes();
+    const std::string_view text(reinterpret_cast<const char *>(bytes.data()), bytes.size());
+    if (auto costs = decode_costs(text)) {
+      lookup.found = true;
+      return std::move(*costs);
+    }
+  }
+  LATHE_TRY(MeasuredCosts costs, measure_algorithms(graph, target, options, tuning));
+  const std::string text = encode(costs);
+  store(*cache, key, untuned.name, std::as_bytes(std::span(text)), 1, lookup);
+  return costs;
+}
+
+} // namespace lathe::core
