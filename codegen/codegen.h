@@ -1,6 +1,7 @@
 // From kernel specs to machine code: a pure function of (specs, target); it chooses nothing.
 #pragma once
 
+#include "ir/deadline.h"
 #include "passes/plan.h"
 
 #include <cstddef>
@@ -46,8 +47,8 @@ struct CodeImage {
 // Errors: internal, for code that refers to an address or to anything outside.
 Result<CodeImage> link_image(std::span<const ObjectCode> objects);
 // Compiles and links, on so many threads at most; the image does not depend on how many. Specs must
-// be distinct.
+// be distinct. Errors: limit, if the deadline passes before the last spec is begun.
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
-                                int threads = 1);
+                                int threads = 1, const Deadline &deadline = {});
 
 } // namespace lathe::core

@@ -37,23 +37,40 @@ Result<std::unique_ptr<llvm::TargetMachine>> target_machine(const Target &target
       llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));
 }
 
-// What the emitters leave to LLVM: common subexpressions and loop-invariant address arithmetic.
+// What the emitters leave to LLVM: common subexpressions and loop-invariant address arithmetic. Put
+// together by hand, since LLVM's PassBuilder brings every pass that there is into the program.
 void tidy(llvm::Module &module, llvm::TargetMachine &machine) {
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager graphs;
   llvm::ModuleAnalysisManager modules;
-  llvm::PassBuilder builder(&machine);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(graphs);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, graphs, modules);
-  llvm::ModulePassManager passes;
-  if (auto error = builder.parsePassPipeline(
-          passes, "function(mem2reg,instsimplify,early-cse,loop-mssa(licm),simplifycfg)"))
-    llvm::consumeError(std::move(error));
-  passes.run(module, modules);
+  modules.registerPass([] { return llvm::PassInstrumentationAnalysis(); });
+  modules.registerPass([&] { return llvm::FunctionAnalysisManagerModuleProxy(functions); });
+  loops.registerPass([] { return llvm::PassInstrumentationAnalysis(); });
+  loops.registerPass([&] { return llvm::FunctionAnalysisManagerLoopProxy(functions); });
+  functions.registerPass([] { return llvm::PassInstrumentationAnalysis(); });
+  functions.registerPass([&] { return llvm::ModuleAnalysisManagerFunctionProxy(modules); });
+  functions.registerPass([&] { return llvm::LoopAnalysisManagerFunctionProxy(loops); });
+  functions.registerPass([&] { return machine.getTargetIRAnalysis(); });
+  functions.registerPass([] { return llvm::TargetLibraryAnalysis(); });
+  functions.registerPass([] { return llvm::AssumptionAnalysis(); });
+  functions.registerPass([] { return llvm::DominatorTreeAnalysis(); });
+  functions.registerPass([] { return llvm::LoopAnalysis(); });
+  functions.registerPass([] { return llvm::ScalarEvolutionAnalysis(); });
+  functions.registerPass([] { return llvm::MemorySSAAnalysis(); });
+  functions.registerPass([] { return llvm::BasicAA(); });
+  functions.registerPass([] {
+    llvm::AAManager aliases;
+    aliases.registerFunctionAnalysis<llvm::BasicAA>();
+    return aliases;
+  });
+  llvm::FunctionPassManager passes;
+  passes.addPass(llvm::PromotePass());
+  passes.addPass(llvm::InstSimplifyPass());
+  passes.addPass(llvm::EarlyCSEPass());
+  passes.addPass(llvm::createFunctionToLoopPassAdaptor(llvm::LICMPass(llvm::LICMOptions()),
+                                                       /*UseMemorySSA=*/true));
+  passes.addPass(llvm::SimplifyCFGPass());
+  llvm::createModuleToFunctionPassAdaptor(std::move(passes)).run(module, modules);
 }
 
 // Makes module after module for a target, on one thread.
@@ -117,10 +134,11 @@ Result<ObjectCode> compile_kernels(std::span<const KernelSpec> specs, const Targ
 
 // A module for each spec, so that their number is no matter of threads.
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
-                                int threads) {
+                                int threads, const Deadline &deadline) {
   std::vector<std::optional<Compiler>> compilers(size_t(std::max(threads, 1)));
   std::vector<Result<ObjectCode>> compiled(specs.size());
   auto compile = [&](size_t i, int thread) -> Result<ObjectCode> {
+    LATHE_CHECK(deadline.check());
     std::optional<Compiler> &compiler = compilers[size_t(thread)];
     if (!compiler) {
       LATHE_TRY(compiler, Compiler::create(target));

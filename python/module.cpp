@@ -204,7 +204,8 @@ NB_MODULE(_lathe, m) {
       .def_prop_ro("batched", &lathe::Executable::batched)
       .def_prop_ro("target", &lathe::Executable::target)
       .def_prop_ro("kernels", &lathe::Executable::kernels)
-      .def_prop_ro("compile_ms", [](const lathe::Executable &e) { return e.times().total(); })
+      .def_prop_ro("compile_ms", [](const lathe::Executable &e) { return e.times().total; })
+      .def_prop_ro("cached", &lathe::Executable::cached)
       .def("memory", &lathe::Executable::memory, "images"_a = 1, "threads"_a = 0)
       .def(
           "request",

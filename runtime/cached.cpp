@@ -187,15 +187,16 @@ void store(const Cache &cache, const CacheKey &key, std::string_view description
 } // namespace
 
 Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> specs,
-                               const Target &target, int threads, CacheLookup &lookup) {
-  if (!cache) return compile_image(specs, target, threads);
+                               const Target &target, int threads, const Deadline &deadline,
+                               CacheLookup &lookup) {
+  if (!cache) return compile_image(specs, target, threads, deadline);
   const CacheKey key = code_key(specs, target);
   if (auto content = find(*cache, key, threads, lookup))
     if (auto image = decode_image(content->bytes())) {
       lookup.found = true;
       return std::move(*image);
     }
-  LATHE_TRY(CodeImage image, compile_image(specs, target, threads));
+  LATHE_TRY(CodeImage image, compile_image(specs, target, threads, deadline));
   const std::string content = encode(image);
   store(*cache, key, fmt::format("{} kernels for {}", specs.size(), target.name),
         std::as_bytes(std::span(content)), threads, lookup);

@@ -16,7 +16,8 @@ struct CacheLookup {
 
 // Errors: as compile_image.
 Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> specs,
-                               const Target &target, int threads, CacheLookup &lookup);
+                               const Target &target, int threads, const Deadline &deadline,
+                               CacheLookup &lookup);
 // Errors: as PackedWeights::pack.
 Result<PackedWeights> cached_weights(const Cache *cache, const Plan &plan, int threads,
                                      CacheLookup &lookup);

@@ -65,7 +65,7 @@ Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &optio
   return plan;
 }
 
-Result<void> Executable::make_code(const Cache *cache, int threads) {
+Result<void> Executable::make_code(const Cache *cache, int threads, const Deadline &deadline) {
   Stopwatch watch;
   std::map<std::string, size_t> distinct;
   std::vector<KernelSpec> specs;
@@ -75,7 +75,7 @@ Result<void> Executable::make_code(const Cache *cache, int threads) {
     if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
   }
   LATHE_TRY(const CodeImage image,
-            cached_image(cache, specs, plan_.target, threads, cache_use_.code));
+            cached_image(cache, specs, plan_.target, threads, deadline, cache_use_.code));
   times_.codegen = watch.lap();
   LATHE_TRY(code_, LoadedCode::load(image));
   for (const std::string &name : names) {
@@ -92,14 +92,17 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   auto executable = std::make_shared<Executable>();
   Executable &e = *executable;
   Stopwatch watch, whole;
+  const Deadline deadline(options.time_limit);
   LATHE_CHECK(verify(graph));
   LATHE_TRY(e.times_.each_pass, run_passes(graph, options.passes));
   e.graph_ = std::move(graph);
   e.times_.passes = watch.lap();
+  LATHE_CHECK(deadline.check());
   LATHE_TRY(const PlanOptions plan, plan_options(e.graph_, options, &e.cache_use_));
   e.times_.tune = watch.lap();
   LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, plan));
   e.times_.plan = watch.lap();
+  LATHE_CHECK(deadline.check());
   e.memory_limit_ = options.memory.bytes;
 
   const std::optional<Cache> opened = open_cache(options.cache, e.cache_use_.directory);
@@ -109,7 +112,7 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   std::array<Result<void>, 2> made;
   parallel_each(made.size(), threads, [&](size_t i, int) {
     if (i == 0) {
-      made[i] = e.make_code(cache, threads);
+      made[i] = e.make_code(cache, threads, deadline);
       return;
     }
     Stopwatch packing;

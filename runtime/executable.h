@@ -2,6 +2,7 @@
 #pragma once
 
 #include "codegen/codegen.h"
+#include "ir/deadline.h"
 #include "ir/memory.h"
 #include "passes/pipeline.h"
 #include "runtime/cached.h"
@@ -24,6 +25,7 @@ struct CompileOptions {
   TuneOptions tuning;
   int threads = 0;    // to compile with; 0: as many as this process may use
   CacheOptions cache; // of code, packed weights and measurements
+  double time_limit = 0; // seconds, looked at between the steps and before each kernel; 0: none
   CompileOptions();
 };
 
@@ -48,7 +50,7 @@ class Executable {
 public:
   // The graph's weights must be bound. Errors: invalid (weights without data, a broken graph),
   // unsupported (an op no kernel covers, a target this machine lacks), usage (unknown passes),
-  // limit (no plan keeps the memory limit).
+  // limit (no plan keeps the memory limit; the time is over).
   static Result<std::shared_ptr<const Executable>> compile(Graph graph,
                                                            const CompileOptions &options = {});
   const Plan &plan() const { return plan_; }
@@ -60,7 +62,7 @@ public:
   const PackedWeights &weights() const { return *weights_; }
 
 private:
-  Result<void> make_code(const Cache *cache, int threads);
+  Result<void> make_code(const Cache *cache, int threads, const Deadline &deadline);
 
   Graph graph_;
   Plan plan_;

@@ -122,6 +122,11 @@ class Network:
     def compile_ms(self) -> float:
         return self._handle.compile_ms
 
+    @property
+    def cached(self) -> bool:
+        """Whether code and weights came from the cache."""
+        return self._handle.cached
+
     def memory(self, images: int = 1, threads: int = 0) -> MemoryUse:
         """Bytes that one run takes, exactly; threads: 0 for those it was compiled for."""
         return self._handle.memory(images, threads)

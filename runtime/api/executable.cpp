@@ -55,6 +55,8 @@ core::Result<core::CompileOptions> house_options(const Options &options, int thr
   compile.plan.strict = options.numerics == Numerics::strict;
   compile.plan.weight_budget = options.weight_budget;
   compile.tune = options.tune;
+  compile.cache = {options.cache_directory, options.cache_bytes};
+  compile.time_limit = options.time_limit;
   return compile;
 }
 
@@ -105,9 +107,14 @@ std::vector<KernelInfo> Executable::kernels() const {
   return kernels;
 }
 
+bool Executable::cached() const {
+  const core::CacheUse &use = impl_->executable->cache_use();
+  return use.code.found && use.weights.found;
+}
+
 CompileTimes Executable::times() const {
   const core::CompileTimes &t = impl_->executable->times();
-  return {t.passes, t.tune, t.plan, t.codegen, t.link, t.pack};
+  return {t.passes, t.tune, t.plan, t.codegen, t.link, t.pack, t.total};
 }
 
 struct Request::Impl {

@@ -217,6 +217,29 @@ TEST_CASE("errors are values that say where") {
   CHECK(target.error().code == ErrorCode::usage);
 }
 
+TEST_CASE("compiling stops when its time is over") {
+  Model model = Model::load("inception_v3").value();
+  model.randomise_weights(1).value();
+  const auto late = compile(model, {.time_limit = 1e-3});
+  REQUIRE(!late);
+  CHECK(late.error().code == ErrorCode::limit);
+  CHECK(late.error().expected.find("0.001") != std::string::npos);
+}
+
+TEST_CASE("a second time from the cache") {
+  const auto folder = std::filesystem::temp_directory_path() / "lathe-api-cache";
+  std::filesystem::remove_all(folder);
+  const Options options{.cache_directory = folder.string()};
+  const Executable first = small_network(options), second = small_network(options);
+  CHECK(!first.cached());
+  CHECK(second.cached());
+  Request a = first.request().value(), b = second.request().value();
+  fill(a.input());
+  fill(b.input());
+  CHECK(scores(a) == scores(b));
+  std::filesystem::remove_all(folder);
+}
+
 TEST_CASE("a builder remembers its first error") {
   Builder net("broken");
   Value x = net.input("x", {1, 3, 8, 8});

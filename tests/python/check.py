@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -179,6 +180,14 @@ class Installed(unittest.TestCase):
         model.bind_weights({"fc.weight": np.array([[2, 3]], np.float32), "fc.bias": [10.0]} | {
             "fc.bias": np.array([10], np.float32)})
         self.assertEqual(lathe.compile(model)(np.array([[1, 100]], np.float32)), 312)
+
+    def test_the_cache(self):
+        with tempfile.TemporaryDirectory() as folder:
+            first = lathe.compile("lenet5", cache_dir=folder)
+            second = lathe.compile("lenet5", cache_dir=folder)
+            x = np.ones((1, 1, 32, 32), np.float32)
+            np.testing.assert_array_equal(first(x), second(x))
+            self.assertEqual((first.cached, second.cached), (False, True))
 
     def test_measurements_are_tables(self):
         bench = self.network.benchmark(seconds=0.05)

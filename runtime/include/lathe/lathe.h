@@ -355,9 +355,8 @@ struct KernelInfo {
   double flops = 0;                // multiplies and adds of an image; 0 where none are counted
 };
 
-struct CompileTimes { // milliseconds
-  double passes = 0, tune = 0, plan = 0, code = 0, link = 0, pack = 0;
-  double total() const { return passes + tune + plan + code + link + pack; }
+struct CompileTimes { // milliseconds; weights are packed beside the work on code
+  double passes = 0, tune = 0, plan = 0, code = 0, link = 0, pack = 0, total = 0;
 };
 
 class LATHE_API Request;
@@ -376,6 +375,7 @@ public:
   std::vector<KernelInfo> kernels() const; // in the order in which they run
   const std::string &target() const;       // "avx512"
   CompileTimes times() const;
+  bool cached() const; // whether code and weights came from the cache
   // Errors: usage, for a number of images that it was not compiled for; limit.
   Result<Request> request(std::int64_t images = 1) const;
   Result<Request> request(std::int64_t images, const Threads &threads) const;
