@@ -101,12 +101,14 @@ bool write_fully(int file, std::span<const std::byte> bytes) {
   return true;
 }
 
+bool has_name(int file) {
+  struct stat status{};
+  return fstat(file, &status) == 0 && status.st_nlink > 0;
+}
+
 // Locks a file that is being written, for its writer or to remove what a dead one left: only one
 // holds it, and only while it has its name.
-bool lock(int file) {
-  struct stat status{};
-  return flock(file, LOCK_EX | LOCK_NB) == 0 && fstat(file, &status) == 0 && status.st_nlink > 0;
-}
+bool lock(int file) { return flock(file, LOCK_EX | LOCK_NB) == 0 && has_name(file); }
 
 // A new file, locked; none (-1) where another process is writing it.
 int create_partial(int folder, const std::string &name) {
@@ -122,6 +124,7 @@ int create_partial(int folder, const std::string &name) {
     if (errno != EEXIST) return -1;
     const Descriptor old(
         openat(folder, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (old.number < 0 && errno == ENOENT) continue; // just finished
     if (old.number >= 0 && !lock(old.number)) {
       errno = EWOULDBLOCK;
       return -1;
@@ -275,10 +278,10 @@ Result<void> Cache::store(const CacheKey &key, std::string_view description,
     if (errno == EWOULDBLOCK) return {};
     return refuse(entry, "cannot write: " + reason());
   }
-  if (write_fully(file.number, std::as_bytes(std::span(&head, 1))) &&
-      write_fully(file.number, content) &&
-      renameat(folder_, partial.c_str(), folder_, entry.c_str()) == 0)
-    return {};
+  const bool written = write_fully(file.number, std::as_bytes(std::span(&head, 1))) &&
+                       write_fully(file.number, content);
+  if (written && !has_name(file.number)) return {}; // cleared away
+  if (written && renameat(folder_, partial.c_str(), folder_, entry.c_str()) == 0) return {};
   auto error = refuse(entry, "cannot write: " + reason());
   unlinkat(folder_, partial.c_str(), 0);
   return error;

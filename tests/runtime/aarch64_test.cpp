@@ -1,5 +1,5 @@
-// The NEON kernels: object code of whole plans, linked with a C harness by the cross compiler and
-// run under qemu, against the evaluator.
+// The NEON kernels: object code and images of whole plans, linked with a C harness by the cross
+// compiler and run under qemu, against the evaluator.
 #include "codegen/codegen.h"
 #include "frontend/bundled.h"
 #include "frontend/weights.h"
@@ -69,7 +69,20 @@ void write_case(const fs::path &path, const Plan &plan, const PackedWeights &wei
   for (size_t j = 0; j < plan.outputs.size(); ++j) file.word(first_output + int64_t(j));
 }
 
-void write_kernels(const fs::path &folder, const Plan &plan) {
+enum class Form : uint8_t { object, image };
+
+// An image's bytes, put at a page, with the kernels' names: what the loader does, for a linker.
+void write_image(const fs::path &folder, const CodeImage &image) {
+  std::ofstream(folder / "image", std::ios::binary)
+      .write(reinterpret_cast<const char *>(image.bytes.data()), int64_t(image.bytes.size()));
+  std::ofstream assembly(folder / "kernels.s");
+  assembly << ".text\n.balign 4096\nimage: .incbin \"" << (folder / "image").string() << "\"\n";
+  for (const CodeImage::Symbol &symbol : image.symbols)
+    if (symbol.name.contains("__")) // kernels, not local functions
+      assembly << fmt::format(".globl {0}\n.set {0}, image + {1}\n", symbol.name, symbol.offset);
+}
+
+void write_kernels(const fs::path &folder, const Plan &plan, Form form) {
   std::map<std::string, KernelSpec> distinct;
   std::string table = "#include <stdint.h>\ntypedef void (*Kernel)(const int64_t *, int64_t, "
                       "int64_t, void *);\n",
@@ -82,15 +95,21 @@ void write_kernels(const fs::path &folder, const Plan &plan) {
   }
   std::vector<KernelSpec> specs;
   for (const auto &[name, spec] : distinct) specs.push_back(spec);
-  auto object = compile_kernels(specs, plan.target);
-  REQUIRE_MESSAGE(object, to_string(object.error()));
-  std::ofstream(folder / "kernels.o", std::ios::binary)
-      .write(object->bytes.data(), int64_t(object->bytes.size()));
+  if (form == Form::image) {
+    auto image = compile_image(specs, plan.target);
+    REQUIRE_MESSAGE(image, to_string(image.error()));
+    write_image(folder, *image);
+  } else {
+    auto object = compile_kernels(specs, plan.target);
+    REQUIRE_MESSAGE(object, to_string(object.error()));
+    std::ofstream(folder / "kernels.o", std::ios::binary)
+        .write(object->bytes.data(), int64_t(object->bytes.size()));
+  }
   std::ofstream(folder / "table.c")
       << table << fmt::format("const Kernel kernels[] = {{{}}};\n", entries);
 }
 
-void check_under_qemu(Graph graph) {
+void check_under_qemu(Graph graph, Form form) {
   auto inputs = random_inputs(graph, 5, images);
   auto references = evaluate(graph, inputs);
   REQUIRE_MESSAGE(references, to_string(references.error()));
@@ -102,10 +121,11 @@ void check_under_qemu(Graph graph) {
   fs::path folder = fs::temp_directory_path() / fmt::format("lathe-aarch64-{}", ::getpid());
   fs::create_directories(folder);
   write_case(folder / "case", *plan, *weights, inputs);
-  write_kernels(folder, *plan);
-  std::string build = fmt::format("aarch64-linux-gnu-gcc -O1 -static -o {0}/run "
-                                  "{1}/tests/runtime/aarch64_harness.c {0}/table.c {0}/kernels.o",
-                                  folder.string(), LATHE_SOURCE_DIR);
+  write_kernels(folder, *plan, form);
+  std::string build =
+      fmt::format("aarch64-linux-gnu-gcc -O1 -static -o {0}/run "
+                  "{1}/tests/runtime/aarch64_harness.c {0}/table.c {0}/kernels.{2}",
+                  folder.string(), LATHE_SOURCE_DIR, form == Form::image ? "s" : "o");
   REQUIRE(std::system(build.c_str()) == 0);
   std::string run = fmt::format("qemu-aarch64-static {0}/run {0}/case {0}/out", folder.string());
   REQUIRE(std::system(run.c_str()) == 0);
@@ -127,7 +147,7 @@ void check_under_qemu(Graph graph) {
 TEST_CASE("NEON kernels of random graphs") {
   for (uint64_t seed = 500; seed < 520; ++seed) {
     CAPTURE(seed);
-    check_under_qemu(random_graph(seed));
+    check_under_qemu(random_graph(seed), seed % 2 ? Form::image : Form::object);
   }
 }
 
@@ -143,6 +163,6 @@ TEST_CASE("NEON kernels of narrow networks") {
     auto graph = load_bundled(name, {.parameters = parameters, .include = {}});
     REQUIRE_MESSAGE(graph, to_string(graph.error()));
     REQUIRE(randomise_weights(*graph, 2));
-    check_under_qemu(before_softmax(std::move(*graph)));
+    check_under_qemu(before_softmax(std::move(*graph)), Form::image);
   }
 }
