@@ -2,6 +2,7 @@
 #include "codegen/codegen.h"
 #include "codegen/emitter.h"
 
+#include <functional>
 #include <mutex>
 
 namespace lathe::core {
@@ -60,17 +61,15 @@ struct Built {
   std::unique_ptr<llvm::TargetMachine> machine;
 };
 
-Result<Built> build(std::span<const KernelSpec> specs, const Target &target) {
+// A module of what `fill` puts there; functions say for themselves what CPU they are for.
+Result<Built> build(const Target &target, const std::function<Result<void>(llvm::Module &)> &fill) {
   Built built;
   LATHE_TRY(built.machine, target_machine(target));
   built.context = std::make_unique<llvm::LLVMContext>();
   built.module = std::make_unique<llvm::Module>("lathe", *built.context);
   built.module->setTargetTriple(target.triple);
   built.module->setDataLayout(built.machine->createDataLayout());
-  for (const KernelSpec &spec : specs) {
-    std::string name = kernel_name(spec, target);
-    std::visit([&](const auto &s) { emit(s, target, name, *built.module); }, spec);
-  }
+  LATHE_CHECK(fill(*built.module));
   std::string message;
   llvm::raw_string_ostream stream(message);
   if (llvm::verifyModule(*built.module, &stream))
@@ -81,36 +80,69 @@ Result<Built> build(std::span<const KernelSpec> specs, const Target &target) {
   return built;
 }
 
-Result<llvm::SmallVector<char, 0>> generate(std::span<const KernelSpec> specs, const Target &target,
-                                            llvm::CodeGenFileType type) {
-  LATHE_TRY(Built built, build(specs, target));
+Result<Built> build(std::span<const KernelSpec> specs, const Target &target) {
+  return build(target, [&](llvm::Module &module) -> Result<void> {
+    for (const KernelSpec &spec : specs) {
+      std::string name = kernel_name(spec, target);
+      std::visit([&](const auto &s) { emit(s, target, name, module); }, spec);
+    }
+    return {};
+  });
+}
+
+Result<Built> build(const NetworkLibrary &library) {
+  return build(baseline(library.interface().target.arch),
+               [&](llvm::Module &module) { return emit(library, module); });
+}
+
+Result<llvm::SmallVector<char, 0>> generate(const Built &built, llvm::CodeGenFileType type) {
   llvm::SmallVector<char, 0> bytes;
   llvm::raw_svector_ostream stream(bytes);
   llvm::legacy::PassManager passes;
   if (built.machine->addPassesToEmitFile(passes, stream, nullptr, type))
-    return fail(ErrorCode::internal, "LLVM cannot write code for " + target.triple);
+    return fail(ErrorCode::internal,
+                "LLVM cannot write code for " + built.machine->getTargetTriple().str());
   passes.run(*built.module);
   return bytes;
+}
+
+Result<ObjectCode> object_of(const Built &built) {
+  LATHE_TRY(auto bytes, generate(built, llvm::CodeGenFileType::ObjectFile));
+  return ObjectCode{std::vector<char>(bytes.begin(), bytes.end())};
+}
+
+Result<std::string> text_of(const Built &built, CodeText form) {
+  if (form == CodeText::assembly) {
+    LATHE_TRY(auto bytes, generate(built, llvm::CodeGenFileType::AssemblyFile));
+    return std::string(bytes.begin(), bytes.end());
+  }
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  built.module->print(stream, nullptr);
+  return text;
 }
 
 } // namespace
 
 Result<ObjectCode> compile_kernels(std::span<const KernelSpec> specs, const Target &target) {
-  LATHE_TRY(auto bytes, generate(specs, target, llvm::CodeGenFileType::ObjectFile));
-  return ObjectCode{std::vector<char>(bytes.begin(), bytes.end())};
+  LATHE_TRY(Built built, build(specs, target));
+  return object_of(built);
 }
 
 Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Target &target,
                                   CodeText form) {
-  if (form == CodeText::assembly) {
-    LATHE_TRY(auto bytes, generate(specs, target, llvm::CodeGenFileType::AssemblyFile));
-    return std::string(bytes.begin(), bytes.end());
-  }
   LATHE_TRY(Built built, build(specs, target));
-  std::string text;
-  llvm::raw_string_ostream stream(text);
-  built.module->print(stream, nullptr);
-  return text;
+  return text_of(built, form);
+}
+
+Result<ObjectCode> compile_library(const NetworkLibrary &library) {
+  LATHE_TRY(Built built, build(library));
+  return object_of(built);
+}
+
+Result<std::string> print_library(const NetworkLibrary &library, CodeText form) {
+  LATHE_TRY(Built built, build(library));
+  return text_of(built, form);
 }
 
 } // namespace lathe::core

@@ -1,6 +1,7 @@
 // Weights in the form that kernels read: packed, or where they lie.
 #pragma once
 
+#include "codegen/codegen.h"
 #include "ir/memory.h"
 #include "passes/plan.h"
 
@@ -21,5 +22,15 @@ private:
   std::vector<const std::byte *> addresses_;
   int64_t copied_bytes_ = 0;
 };
+
+// What the variants of a library read, in one piece: a WeightsHeader, then the weights, of which
+// equal ones are there once.
+struct LibraryWeights {
+  WeightsHeader header;
+  std::vector<std::byte> bytes;
+  std::vector<std::vector<int64_t>> places; // of each plan's weights, in `bytes`
+};
+// Errors: as PackedWeights::pack.
+Result<LibraryWeights> pack_for_library(std::span<const Plan> plans);
 
 } // namespace lathe::core

@@ -1,0 +1,294 @@
+// lathe compile: C programs around the libraries, which answer as `lathe run` does, bit for bit.
+#include "frontend/bundled.h"
+#include "frontend/npy.h"
+#include "frontend/weights.h"
+#include "ir/compare.h"
+#include "ir/evaluate.h"
+#include "tests/scratch.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <cstring>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <sstream>
+#include <sys/wait.h>
+
+using namespace lathe::core;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Outcome {
+  int code;
+  std::string out; // stdout and stderr
+};
+Outcome shell(const Scratch &folder, const std::string &command) {
+  const std::string log = folder.path("log");
+  const int status = std::system(fmt::format("cd {} && ({}) > {} 2>&1", folder.path(""), command, log).c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), contents(log)};
+}
+// Runs a command that must succeed, and returns what it printed.
+std::string must(const Scratch &folder, const std::string &command) {
+  const Outcome outcome = shell(folder, command);
+  REQUIRE_MESSAGE(outcome.code == 0, command, "\n", outcome.out);
+  return outcome.out;
+}
+std::string lathe(const Scratch &folder, const std::string &arguments) {
+  return must(folder, fmt::format("{} {}", LATHE_PROGRAM, arguments));
+}
+
+std::string in_capitals(std::string text) {
+  for (char &c : text) c = static_cast<char>(std::toupper(c));
+  return text;
+}
+
+// The C compiler's command for tests/runtime/compiled_program.c with the library `name`.
+std::string program(const std::string &name, const std::string &rest,
+                    const std::string &compiler = "cc") {
+  return fmt::format("{} -std=c11 -O1 -Wall -Wextra -Werror -pedantic -pthread "
+                     "-Wl,--fatal-warnings -I. -DNETWORK={} -DCAPITALS={} -DHEADER='\"{}.h\"' "
+                     "{}/tests/runtime/compiled_program.c {}",
+                     compiler, name, in_capitals(name), name, LATHE_SOURCE_DIR, rest);
+}
+
+// Random numbers for a network's input, as .npy and as plain bytes.
+Tensor make_input(const Scratch &folder, const Shape &shape) {
+  Tensor input = random_tensor({DType::f32, shape}, "input", 3);
+  REQUIRE(write_npy(folder.path("in.npy"), input));
+  folder.write("in.raw", {reinterpret_cast<const char *>(input.raw()), input.bytes()});
+  return input;
+}
+
+// The bytes that `lathe run` answers with.
+std::string expected(const Scratch &folder, const std::string &arguments) {
+  lathe(folder, fmt::format("run {} -i in.npy -o out.npy", arguments));
+  auto output = read_npy(folder.path("out.npy"));
+  REQUIRE(output);
+  return {reinterpret_cast<const char *>(output->raw()), output->bytes()};
+}
+
+struct Answer {
+  std::string output;
+  std::string target; // that the program chose
+  int forks = 0;      // into several threads, in two runs
+};
+// What ./run does, perhaps under another program.
+Answer run(const Scratch &folder, int threads, const std::string &weights = "",
+           const std::string &under = "") {
+  std::istringstream said(
+      must(folder, fmt::format("{} ./run in.raw out.raw {} {}", under, threads, weights)));
+  Answer answer;
+  said >> answer.target >> answer.forks;
+  answer.output = contents(folder.path("out.raw"));
+  return answer;
+}
+std::string answer(const Scratch &folder, int threads, const std::string &weights = "") {
+  return run(folder, threads, weights).output;
+}
+
+int64_t defined(const std::string &header, const std::string &macro) {
+  const size_t at = header.find("#define " + macro + " ");
+  REQUIRE(at != std::string::npos);
+  return std::atoll(header.c_str() + at + 9 + macro.size());
+}
+
+bool have(const std::string &program) {
+  const bool found = std::system(fmt::format("command -v {} > /dev/null", program).c_str()) == 0;
+  if (!found) fmt::print("SKIPPED: {} is not installed\n", program);
+  return found;
+}
+
+} // namespace
+
+TEST_CASE("SqueezeNet in a C program") {
+  const Scratch folder;
+  make_input(folder, {1, 3, 224, 224});
+  lathe(folder, "compile squeezenet1_1 -o squeezenet1_1.o");
+  must(folder, program("squeezenet1_1", "squeezenet1_1.o -o run"));
+  const std::string right = expected(folder, "squeezenet1_1");
+  CHECK(answer(folder, 1) == right);
+  const Answer three = run(folder, 3);
+  CHECK(three.output == right);
+  CHECK(three.forks > 20);
+
+  // Nothing but itself: no library's functions, no state, few names, little code.
+  CHECK(must(folder, "nm -u squeezenet1_1.o") == "");
+  const std::string symbols = must(folder, "nm -g --defined-only squeezenet1_1.o");
+  CHECK(std::ranges::count(symbols, '\n') == 5);
+  for (const char *function : {"run", "init", "check_weights", "error", "target"})
+    CHECK(symbols.contains(fmt::format("squeezenet1_1_{}\n", function)));
+  const std::string sections = must(folder, "readelf -SW squeezenet1_1.o");
+  for (const char *writable : {" WA ", " WAX ", " WAT "}) CHECK(!sections.contains(writable));
+  const int64_t weights =
+      defined(contents(folder.path("squeezenet1_1.h")), "SQUEEZENET1_1_WEIGHTS_BYTES");
+  const auto code = int64_t(fs::file_size(folder.path("squeezenet1_1.o"))) - weights;
+  MESSAGE("SqueezeNet 1.1: ", code, " bytes besides ", weights, " bytes of weights");
+  CHECK(code < 1'000'000);
+}
+
+TEST_CASE("the header is plain C and C++") {
+  const Scratch folder;
+  lathe(folder, "compile lenet5 -o net.o --batch 2");
+  must(folder, "cc -std=c99 -Wall -Wextra -Werror -pedantic -x c -fsyntax-only net.h");
+  must(folder, "c++ -std=c++98 -Wall -Wextra -Werror -pedantic -x c++ -fsyntax-only net.h");
+  const std::string header = contents(folder.path("net.h"));
+  CHECK(defined(header, "LENET5_BATCH") == 2);
+  CHECK(defined(header, "LENET5_INPUT_0_BYTES") == 2 * 32 * 32 * 4);
+  CHECK(defined(header, "LENET5_OUTPUT_0_BYTES") == 2 * 10 * 4);
+  CHECK(header.contains("image  float 2x1x32x32"));
+}
+
+TEST_CASE("a batch, strict numerics, and the forms of the code") {
+  const Scratch folder;
+  make_input(folder, {4, 1, 32, 32});
+  const std::string right = expected(folder, "lenet5 --numerics strict");
+  const std::string options = "--batch 4 --numerics strict --name digits";
+  lathe(folder, fmt::format("compile lenet5 -o digits.o {}", options));
+  must(folder, program("digits", "digits.o -o run"));
+  CHECK(answer(folder, 1) == right);
+  CHECK(answer(folder, 2) == right);
+
+  SUBCASE("assembly") {
+    lathe(folder, fmt::format("compile lenet5 -o digits.s --emit asm {}", options));
+    must(folder, program("digits", "digits.s -o run"));
+    CHECK(answer(folder, 2) == right);
+  }
+  SUBCASE("LLVM IR") {
+    lathe(folder, fmt::format("compile lenet5 -o digits.ll --emit llvm {}", options));
+    CHECK(contents(folder.path("digits.ll")).contains("define i32 @digits_run("));
+  }
+  SUBCASE("a shared library") {
+    lathe(folder, fmt::format("compile lenet5 -o libdigits.so --emit shared {}", options));
+    must(folder, "mv libdigits.h digits.h");
+    must(folder, program("digits", "-L. -ldigits -Wl,-rpath,. -o run"));
+    CHECK(answer(folder, 2) == right);
+    CHECK(must(folder, "nm -D -u libdigits.so") == "");
+    CHECK(!must(folder, "readelf -lW libdigits.so").contains("RWE"));
+    CHECK(!must(folder, "readelf -dW libdigits.so").contains("TEXTREL"));
+    // The same object, every time.
+    must(folder, "cp digits.o first.o");
+    lathe(folder, fmt::format("compile lenet5 -o digits.o {}", options));
+    CHECK(contents(folder.path("digits.o")) == contents(folder.path("first.o")));
+  }
+}
+
+TEST_CASE("two networks in one program") {
+  const Scratch folder;
+  lathe(folder, "compile lenet5 -o a.o --name a");
+  lathe(folder, "compile lenet5 -o b.o --name b --random-weights");
+  must(folder, program("a", "-c -o main_a.o -Dmain=main_a"));
+  must(folder, program("b", "-c -o main_b.o -Dmain=main_b"));
+  folder.write("both.c", "int main_a(int, char **), main_b(int, char **);\n"
+                         "int main(int n, char **v) {\n"
+                         "  int a = main_a(n, v);\n"
+                         "  v[2] = \"b.raw\";\n"
+                         "  return a ? a : main_b(n, v);\n"
+                         "}\n");
+  must(folder, "cc both.c main_a.o main_b.o a.o b.o -pthread -o run");
+  make_input(folder, {1, 1, 32, 32});
+  CHECK(answer(folder, 1) == expected(folder, "lenet5"));
+  CHECK(contents(folder.path("b.raw")) == expected(folder, "lenet5 --random-weights"));
+}
+
+TEST_CASE("weights in a file") {
+  const Scratch folder;
+  make_input(folder, {1, 1, 32, 32});
+  lathe(folder, "compile lenet5 -o lenet5.o --weights-in file");
+  must(folder, program("lenet5", "lenet5.o -o run"));
+  CHECK(answer(folder, 2, "lenet5.weights") == expected(folder, "lenet5"));
+
+  lathe(folder, "compile lenet5 -o other.o --weights-in file --random-weights");
+  std::string damaged = contents(folder.path("lenet5.weights"));
+  damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
+  folder.write("damaged.weights", damaged);
+  folder.write("short.weights", damaged.substr(0, damaged.size() - 64));
+  folder.write("empty.weights", "");
+  constexpr int null_argument = 1, wrong_weights = 5;
+  for (const char *file : {"other.weights", "damaged.weights", "short.weights", "empty.weights"}) {
+    CAPTURE(file);
+    const Outcome outcome = shell(folder, fmt::format("./run in.raw out.raw 1 {}", file));
+    CHECK(outcome.code == wrong_weights);
+    CHECK(outcome.out.contains("not those that this code was compiled with"));
+  }
+  CHECK(shell(folder, "./run in.raw out.raw 1").code == null_argument);
+}
+
+#if defined(__x86_64__)
+TEST_CASE("several targets in one library") {
+  const Scratch folder;
+  make_input(folder, {1, 3, 64, 64});
+  const std::string model = "squeezenet1_1 --set size=64 --set classes=10";
+  lathe(folder, fmt::format("compile {} -o net.o --name net --target-cpu plain,avx512,avx2", model));
+  CHECK(contents(folder.path("net.h")).contains("for avx512, avx2, plain."));
+  must(folder, program("net", "net.o -static -o run"));
+  auto check = [&](const Answer &answer) {
+    CHECK(answer.output == expected(folder, fmt::format("{} --target-cpu {}", model, answer.target)));
+    return answer.target;
+  };
+  check(run(folder, 2));
+
+  if (!have("qemu-x86_64-static")) return;
+  // What qemu calls Haswell has AVX2; qemu64 is the first x86-64.
+  const std::string qemu = "qemu-x86_64-static -cpu ";
+  CHECK(check(run(folder, 2, "", qemu + "qemu64")) == "plain");
+  CHECK(check(run(folder, 1, "", qemu + "Haswell")) == "avx2");
+
+  lathe(folder, fmt::format("compile {} -o net.o --name net --target-cpu avx512,avx2", model));
+  must(folder, program("net", "net.o -static -o run"));
+  const Outcome outcome = shell(folder, qemu + "qemu64 ./run in.raw out.raw 1");
+  constexpr int unsupported_cpu = 6;
+  CHECK(outcome.code == unsupported_cpu);
+  CHECK(outcome.out.contains("this CPU lacks"));
+}
+#endif
+
+TEST_CASE("AArch64") {
+  if (!have("aarch64-linux-gnu-gcc") || !have("qemu-aarch64-static")) return;
+  const Scratch folder;
+  const Tensor input = make_input(folder, {1, 3, 64, 64});
+  const std::string model = "squeezenet1_1 --set size=64 --set classes=10";
+  lathe(folder, fmt::format("compile {} -o net.o --name net --target-cpu neon", model));
+  CHECK(must(folder, "aarch64-linux-gnu-nm -u net.o") == "");
+  must(folder, program("net", "net.o -static -o run", "aarch64-linux-gnu-gcc"));
+  const std::string one = run(folder, 1, "", "qemu-aarch64-static").output;
+  CHECK(run(folder, 3, "", "qemu-aarch64-static").output == one);
+
+  auto graph = load_bundled("squeezenet1_1", {.parameters = {{"size", 64}, {"classes", 10}}, .include = {}});
+  REQUIRE(graph);
+  REQUIRE(randomise_weights(*graph, 0));
+  auto reference = evaluate(*graph, {input});
+  REQUIRE(reference);
+  Tensor result(DType::f32, (*reference)[0].shape());
+  REQUIRE(one.size() == result.bytes());
+  std::memcpy(result.raw_mutable(), one.data(), one.size());
+  CHECK(compare(result, (*reference)[0]).within(1e-4));
+}
+
+TEST_CASE("what compile refuses") {
+  const Scratch folder;
+  auto refuses = [&](const std::string &arguments, int code, const std::string &part) {
+    const Outcome outcome = shell(folder, fmt::format("{} compile lenet5 {}", LATHE_PROGRAM, arguments));
+    CAPTURE(arguments);
+    CAPTURE(outcome.out);
+    CHECK(outcome.code == code);
+    CHECK(outcome.out.contains(part));
+  };
+  refuses("", 2, "--output");
+  refuses("-o net.o --emit elf", 2, "elf");
+  refuses("-o net.o --name 2nd", 2, "'2nd'");
+  refuses("-o net.o --name 'a b'", 2, "a letter, then letters");
+  refuses("-o net.o --batch 0", 2, "batch");
+  refuses("-o net.o --target-cpu avx2,neon", 2, "one architecture");
+  refuses("-o net.o --target-cpu avx2,x86-64-v3", 2, "twice");
+  refuses("-o net.o --target-cpu avx2,", 2, "unknown target CPU");
+  refuses("-o net.h", 2, "beside it");
+  refuses("-o net.o --memory-limit 1000", 6, "1000");
+  refuses("-o nowhere/net.o", 5, "nowhere/net.h");
+  CHECK(shell(folder, fmt::format("PATH=/nowhere {} compile lenet5 -o net.so --emit shared",
+                                  LATHE_PROGRAM))
+            .code == 4);
+  CHECK(!fs::exists(folder.path("net.o")));
+}
