@@ -66,12 +66,12 @@ std::string constants(const NetworkLibrary &library, const std::string &capitals
 }
 
 std::string statuses(const std::string &capitals) {
-  std::string text = "enum {\n";
+  std::string text;
   size_t number = 0;
   for (const LibraryStatus &status : library_statuses())
-    text += fmt::format("  {}_{} = {}, /* {} */\n", capitals, status.name, number++, status.text);
-  text.erase(text.rfind(','), 1); // C99 allows a last comma, C++98 does not
-  return text + "};\n";
+    text +=
+        fmt::format("#define {}_{} {} /* {} */\n", capitals, status.name, number++, status.text);
+  return text;
 }
 
 } // namespace
@@ -133,8 +133,7 @@ std::string c_header(const NetworkLibrary &library, std::string_view model,
       "}} {0}_network;\n"
       "\n"
       "/* Chooses the code for this CPU and asks whether the weights are this network's: by their\n"
-      " * size and identifier, without reading all of them. `weights`: the whole file, mapped or\n"
-      " * read, which must stay{2}. */\n"
+      " * size and identifier, without reading all of them. `weights`: {2}. */\n"
       "int {0}_init({0}_network *network, const void *weights, size_t weights_bytes);\n"
       "/* The same question by every byte. */\n"
       "int {0}_check_weights(const void *weights, size_t weights_bytes);\n"
@@ -168,7 +167,9 @@ std::string c_header(const NetworkLibrary &library, std::string_view model,
       "#endif\n"
       "\n"
       "#endif\n",
-      name, capitals, own ? ";\n * null: those in the code" : "", targets.front());
+      name, capitals,
+      own ? "null, for those in the code" : "the whole file, mapped or\n * read, which must stay",
+      targets.front());
   return text;
 }
 
