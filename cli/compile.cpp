@@ -121,8 +121,9 @@ Result<void> compile_ahead(const CompileVerbOptions &o) {
   if (own) library.own_weights = weights.bytes;
 
   // The code last: whoever sees it has the rest.
-  const std::string text = c_header(library, o.model, "Lathe " LATHE_VERSION,
-                                    fs::path(weights_file).filename().string());
+  const std::string text =
+      c_header(library, fs::path(o.model).filename().string(), "Lathe " LATHE_VERSION,
+               fs::path(weights_file).filename().string());
   if (!own) LATHE_CHECK(write_file(weights_file, {weights.bytes}));
   LATHE_CHECK(write_file(header, {bytes_of(text)}));
   return write_code(library, o);

@@ -61,12 +61,8 @@ struct NetworkLibrary {
   int64_t scratch_per_thread() const;
 };
 
-// What the library's functions return, in this order from 0 on.
-struct LibraryStatus {
-  std::string_view name; // behind the library's name, in capitals
-  std::string_view text;
-};
-enum class Status : uint8_t {
+// What the library's functions return.
+enum class LibraryStatus : uint8_t {
   ok,
   null_argument,
   misaligned,
@@ -76,7 +72,11 @@ enum class Status : uint8_t {
   unsupported_cpu,
   uninitialised
 };
-std::span<const LibraryStatus> library_statuses();
+struct LibraryStatusText {
+  std::string_view name; // behind the library's name, in capitals
+  std::string_view meaning;
+};
+std::span<const LibraryStatusText> library_statuses(); // by number
 
 // A relocatable object with position-independent code, or the same as text. Public symbols are the
 // functions of the C header alone. Errors: internal.

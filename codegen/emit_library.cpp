@@ -56,18 +56,20 @@ int64_t NetworkLibrary::scratch_per_thread() const {
   return most;
 }
 
-std::span<const LibraryStatus> library_statuses() {
+std::span<const LibraryStatusText> library_statuses() {
   static constexpr std::array statuses{
-      LibraryStatus{"OK", "done"},
-      LibraryStatus{"NULL_ARGUMENT", "a pointer is null"},
-      LibraryStatus{"MISALIGNED", "a pointer is not aligned as it must be"},
-      LibraryStatus{"SMALL_ARENA", "the arena is smaller than so many threads need"},
-      LibraryStatus{"BAD_PARALLEL", "less than one thread, or threads but no function to use them"},
-      LibraryStatus{"WRONG_WEIGHTS", "the weights are not those that this code was compiled with"},
-      LibraryStatus{"UNSUPPORTED_CPU", "this CPU lacks what the code was compiled for"},
-      LibraryStatus{"UNINITIALISED", "the network was not initialised"},
+      LibraryStatusText{"OK", "done"},
+      LibraryStatusText{"NULL_ARGUMENT", "a pointer is null"},
+      LibraryStatusText{"MISALIGNED", "a pointer is not aligned as it must be"},
+      LibraryStatusText{"SMALL_ARENA", "the arena is smaller than so many threads need"},
+      LibraryStatusText{"BAD_PARALLEL",
+                        "less than one thread, or threads but no function to use them"},
+      LibraryStatusText{"WRONG_WEIGHTS",
+                        "the weights are not those that this code was compiled with"},
+      LibraryStatusText{"UNSUPPORTED_CPU", "this CPU lacks what the code was compiled for"},
+      LibraryStatusText{"UNINITIALISED", "the network was not initialised"},
   };
-  static_assert(statuses.size() == size_t(Status::uninitialised) + 1);
+  static_assert(statuses.size() == size_t(LibraryStatus::uninitialised) + 1);
   return statuses;
 }
 
@@ -135,7 +137,7 @@ private:
     return function;
   }
   Emitter begin(llvm::Function *function) { return {module_, base_, function}; }
-  IrValue status(Status status) { return llvm::ConstantInt::get(i32_, uint64_t(status)); }
+  IrValue status(LibraryStatus status) { return llvm::ConstantInt::get(i32_, uint64_t(status)); }
   IrValue field(Emitter &e, llvm::Type *type, IrValue object, int64_t at) {
     return e.ir.CreateLoad(type, e.offset(object, at));
   }
@@ -354,10 +356,10 @@ private:
     auto *function = make("check_header", i32_, {ptr_, i64_});
     Emitter e = begin(function);
     IrValue weights = function->getArg(0), bytes = function->getArg(1);
-    e.return_if(e.ir.CreateIsNull(weights), status(Status::null_argument));
-    e.return_if(misaligned(e, weights, arena_alignment), status(Status::misaligned));
+    e.return_if(e.ir.CreateIsNull(weights), status(LibraryStatus::null_argument));
+    e.return_if(misaligned(e, weights, arena_alignment), status(LibraryStatus::misaligned));
     e.return_if(e.ir.CreateICmpNE(bytes, e.constant(int64_t(library_.weights.bytes))),
-                status(Status::wrong_weights));
+                status(LibraryStatus::wrong_weights));
     using H = WeightsHeader;
     for (auto [at, value] :
          {std::pair(offsetof(H, magic), std::bit_cast<uint64_t>(library_.weights.magic)),
@@ -366,8 +368,8 @@ private:
           {offsetof(H, identifier), library_.weights.identifier}})
       e.return_if(e.ir.CreateICmpNE(field(e, i64_, weights, int64_t(at)),
                                     e.constant(static_cast<int64_t>(value))),
-                  status(Status::wrong_weights));
-    e.ir.CreateRet(status(Status::ok));
+                  status(LibraryStatus::wrong_weights));
+    e.ir.CreateRet(status(LibraryStatus::ok));
     return function;
   }
 
@@ -388,8 +390,8 @@ private:
                  return IrValues{e.ir.CreateXor(next, e.ir.CreateLShr(next, checksum_shift))};
                })[0];
     e.return_if(e.ir.CreateICmpNE(sum, number(library_.weights.identifier)),
-                status(Status::wrong_weights));
-    e.ir.CreateRet(status(Status::ok));
+                status(LibraryStatus::wrong_weights));
+    e.ir.CreateRet(status(LibraryStatus::ok));
   }
 
   // --- The public functions
@@ -400,19 +402,19 @@ private:
     Emitter e = begin(function);
     IrValue network = function->getArg(0), weights = function->getArg(1),
             bytes = function->getArg(2);
-    e.return_if(e.ir.CreateIsNull(network), status(Status::null_argument));
+    e.return_if(e.ir.CreateIsNull(network), status(LibraryStatus::null_argument));
     e.ir.CreateStore(e.ir.getInt32(0), e.offset(network, network_variant));
     IrValue variant = e.ir.getInt32(0);
     for (size_t v = variants_.size(); v-- > 0;)
       variant = e.ir.CreateSelect(e.ir.CreateCall(cpu_tests_[v]), e.ir.getInt32(uint32_t(v + 1)),
                                   variant);
-    e.return_if(e.ir.CreateIsNull(variant), status(Status::unsupported_cpu));
+    e.return_if(e.ir.CreateIsNull(variant), status(LibraryStatus::unsupported_cpu));
     substitute_own(e, weights, bytes);
     IrValue result = e.ir.CreateCall(check_header_, {weights, bytes});
     e.return_if(e.ir.CreateIsNotNull(result), result);
     e.ir.CreateStore(weights, e.offset(network, network_weights));
     e.ir.CreateStore(variant, e.offset(network, network_variant));
-    e.ir.CreateRet(status(Status::ok));
+    e.ir.CreateRet(status(LibraryStatus::ok));
   }
 
   // NAME_run(network, arena, arena bytes, inputs, outputs, parallel)
@@ -422,26 +424,28 @@ private:
     auto argument = [&](unsigned i) { return static_cast<IrValue>(function->getArg(i)); };
     IrValue network = argument(0), arena = argument(1), bytes = argument(2), inputs = argument(3),
             outputs = argument(4), parallel = argument(5);
-    auto refuse = [&](IrValue condition, Status why) { e.return_if(condition, status(why)); };
-    refuse(e.ir.CreateIsNull(network), Status::null_argument);
+    auto refuse = [&](IrValue condition, LibraryStatus why) {
+      e.return_if(condition, status(why));
+    };
+    refuse(e.ir.CreateIsNull(network), LibraryStatus::null_argument);
     IrValue variant = field(e, i32_, network, network_variant);
     refuse(e.ir.CreateICmpUGE(e.ir.CreateSub(variant, e.ir.getInt32(1)),
                               e.ir.getInt32(uint32_t(variants_.size()))),
-           Status::uninitialised);
+           LibraryStatus::uninitialised);
     IrValue threads = e.ir.CreateCall(threads_, {parallel});
-    refuse(e.ir.CreateIsNull(threads), Status::bad_parallel);
-    refuse(e.ir.CreateIsNull(arena), Status::null_argument);
-    refuse(misaligned(e, arena, arena_alignment), Status::misaligned);
+    refuse(e.ir.CreateIsNull(threads), LibraryStatus::bad_parallel);
+    refuse(e.ir.CreateIsNull(arena), LibraryStatus::null_argument);
+    refuse(misaligned(e, arena, arena_alignment), LibraryStatus::misaligned);
     IrValue scratch =
         e.mul(e.ir.CreateSExt(threads, i64_), e.constant(library_.scratch_per_thread()));
     refuse(e.ir.CreateICmpULT(bytes, e.add(scratch, e.constant(library_.arena_bytes()))),
-           Status::small_arena);
+           LibraryStatus::small_arena);
     const auto check_all = [&](IrValue table, const std::vector<Type> &types) {
-      if (!types.empty()) refuse(e.ir.CreateIsNull(table), Status::null_argument);
+      if (!types.empty()) refuse(e.ir.CreateIsNull(table), LibraryStatus::null_argument);
       for (size_t i = 0; i < types.size(); ++i) {
         IrValue pointer = field(e, ptr_, table, int64_t(8 * i));
-        refuse(e.ir.CreateIsNull(pointer), Status::null_argument);
-        refuse(misaligned(e, pointer, int64_t(size_of(types[i].dtype))), Status::misaligned);
+        refuse(e.ir.CreateIsNull(pointer), LibraryStatus::null_argument);
+        refuse(misaligned(e, pointer, int64_t(size_of(types[i].dtype))), LibraryStatus::misaligned);
       }
     };
     check_all(inputs, library_.interface().inputs);
@@ -455,7 +459,7 @@ private:
       e.when(e.ir.CreateICmpEQ(variant, e.ir.getInt32(uint32_t(v + 1))),
              [&] { e.ir.CreateCall(variants_[v], arguments); });
     set_mode(e, before);
-    e.ir.CreateRet(status(Status::ok));
+    e.ir.CreateRet(status(LibraryStatus::ok));
   }
 
   IrValue text(Emitter &e, std::string_view content) {
@@ -470,7 +474,7 @@ private:
     const auto statuses = library_statuses();
     for (size_t s = 0; s < statuses.size(); ++s)
       e.return_if(e.ir.CreateICmpEQ(function->getArg(0), e.ir.getInt32(uint32_t(s))),
-                  text(e, statuses[s].text));
+                  text(e, statuses[s].meaning));
     e.ir.CreateRet(text(e, "no status of this library"));
   }
 

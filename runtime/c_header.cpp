@@ -68,9 +68,9 @@ std::string constants(const NetworkLibrary &library, const std::string &capitals
 std::string statuses(const std::string &capitals) {
   std::string text;
   size_t number = 0;
-  for (const LibraryStatus &status : library_statuses())
+  for (const LibraryStatusText &status : library_statuses())
     text +=
-        fmt::format("#define {}_{} {} /* {} */\n", capitals, status.name, number++, status.text);
+        fmt::format("#define {}_{} {} /* {} */\n", capitals, status.name, number++, status.meaning);
   return text;
 }
 

@@ -4,6 +4,8 @@
 #include "frontend/weights.h"
 #include "ir/compare.h"
 #include "ir/evaluate.h"
+#include "runtime/executable.h"
+#include "tests/random_graph.h"
 #include "tests/scratch.h"
 
 #include <algorithm>
@@ -37,7 +39,7 @@ std::string must(const Scratch &folder, const std::string &command) {
   REQUIRE_MESSAGE(outcome.code == 0, command, "\n", outcome.out);
   return outcome.out;
 }
-std::string lathe(const Scratch &folder, const std::string &arguments) {
+std::string lathe_command(const Scratch &folder, const std::string &arguments) {
   return must(folder, fmt::format("{} {}", LATHE_PROGRAM, arguments));
 }
 
@@ -65,7 +67,7 @@ Tensor make_input(const Scratch &folder, const Shape &shape) {
 
 // The bytes that `lathe run` answers with.
 std::string expected(const Scratch &folder, const std::string &arguments) {
-  lathe(folder, fmt::format("run {} -i in.npy -o out.npy", arguments));
+  lathe_command(folder, fmt::format("run {} -i in.npy -o out.npy", arguments));
   auto output = read_npy(folder.path("out.npy"));
   REQUIRE(output);
   return {reinterpret_cast<const char *>(output->raw()), output->bytes()};
@@ -107,7 +109,7 @@ bool have(const std::string &program) {
 TEST_CASE("SqueezeNet in a C program") {
   const Scratch folder;
   make_input(folder, {1, 3, 224, 224});
-  lathe(folder, "compile squeezenet1_1 -o squeezenet1_1.o");
+  lathe_command(folder, "compile squeezenet1_1 -o squeezenet1_1.o");
   must(folder, program("squeezenet1_1", "squeezenet1_1.o -o run"));
   const std::string right = expected(folder, "squeezenet1_1");
   CHECK(answer(folder, 1) == right);
@@ -132,7 +134,7 @@ TEST_CASE("SqueezeNet in a C program") {
 
 TEST_CASE("the header is plain C and C++") {
   const Scratch folder;
-  lathe(folder, "compile lenet5 -o net.o --batch 2");
+  lathe_command(folder, "compile lenet5 -o net.o --batch 2");
   must(folder, "cc -std=c99 -Wall -Wextra -Werror -pedantic -x c -fsyntax-only net.h");
   must(folder, "c++ -std=c++98 -Wall -Wextra -Werror -pedantic -x c++ -fsyntax-only net.h");
   const std::string header = contents(folder.path("net.h"));
@@ -147,22 +149,22 @@ TEST_CASE("a batch, strict numerics, and the forms of the code") {
   make_input(folder, {4, 1, 32, 32});
   const std::string right = expected(folder, "lenet5 --numerics strict");
   const std::string options = "--batch 4 --numerics strict --name digits";
-  lathe(folder, fmt::format("compile lenet5 -o digits.o {}", options));
+  lathe_command(folder, fmt::format("compile lenet5 -o digits.o {}", options));
   must(folder, program("digits", "digits.o -o run"));
   CHECK(answer(folder, 1) == right);
   CHECK(answer(folder, 2) == right);
 
   SUBCASE("assembly") {
-    lathe(folder, fmt::format("compile lenet5 -o digits.s --emit asm {}", options));
+    lathe_command(folder, fmt::format("compile lenet5 -o digits.s --emit asm {}", options));
     must(folder, program("digits", "digits.s -o run"));
     CHECK(answer(folder, 2) == right);
   }
   SUBCASE("LLVM IR") {
-    lathe(folder, fmt::format("compile lenet5 -o digits.ll --emit llvm {}", options));
+    lathe_command(folder, fmt::format("compile lenet5 -o digits.ll --emit llvm {}", options));
     CHECK(contents(folder.path("digits.ll")).contains("define i32 @digits_run("));
   }
   SUBCASE("a shared library") {
-    lathe(folder, fmt::format("compile lenet5 -o libdigits.so --emit shared {}", options));
+    lathe_command(folder, fmt::format("compile lenet5 -o libdigits.so --emit shared {}", options));
     must(folder, "mv libdigits.h digits.h");
     must(folder, program("digits", "-L. -ldigits -Wl,-rpath,. -o run"));
     CHECK(answer(folder, 2) == right);
@@ -171,15 +173,15 @@ TEST_CASE("a batch, strict numerics, and the forms of the code") {
     CHECK(!must(folder, "readelf -dW libdigits.so").contains("TEXTREL"));
     // The same object, every time.
     must(folder, "cp digits.o first.o");
-    lathe(folder, fmt::format("compile lenet5 -o digits.o {}", options));
+    lathe_command(folder, fmt::format("compile lenet5 -o digits.o {}", options));
     CHECK(contents(folder.path("digits.o")) == contents(folder.path("first.o")));
   }
 }
 
 TEST_CASE("two networks in one program") {
   const Scratch folder;
-  lathe(folder, "compile lenet5 -o a.o --name a");
-  lathe(folder, "compile lenet5 -o b.o --name b --random-weights");
+  lathe_command(folder, "compile lenet5 -o a.o --name a");
+  lathe_command(folder, "compile lenet5 -o b.o --name b --random-weights");
   must(folder, program("a", "-c -o main_a.o -Dmain=main_a"));
   must(folder, program("b", "-c -o main_b.o -Dmain=main_b"));
   folder.write("both.c", "int main_a(int, char **), main_b(int, char **);\n"
@@ -197,11 +199,11 @@ TEST_CASE("two networks in one program") {
 TEST_CASE("weights in a file") {
   const Scratch folder;
   make_input(folder, {1, 1, 32, 32});
-  lathe(folder, "compile lenet5 -o lenet5.o --weights-in file");
+  lathe_command(folder, "compile lenet5 -o lenet5.o --weights-in file");
   must(folder, program("lenet5", "lenet5.o -o run"));
   CHECK(answer(folder, 2, "lenet5.weights") == expected(folder, "lenet5"));
 
-  lathe(folder, "compile lenet5 -o other.o --weights-in file --random-weights");
+  lathe_command(folder, "compile lenet5 -o other.o --weights-in file --random-weights");
   std::string damaged = contents(folder.path("lenet5.weights"));
   damaged[damaged.size() / 2] = static_cast<char>(damaged[damaged.size() / 2] ^ 1);
   folder.write("damaged.weights", damaged);
@@ -222,8 +224,8 @@ TEST_CASE("several targets in one library") {
   const Scratch folder;
   make_input(folder, {1, 3, 64, 64});
   const std::string model = "squeezenet1_1 --set size=64 --set classes=10";
-  lathe(folder,
-        fmt::format("compile {} -o net.o --name net --target-cpu plain,avx512,avx2", model));
+  lathe_command(
+      folder, fmt::format("compile {} -o net.o --name net --target-cpu plain,avx512,avx2", model));
   CHECK(contents(folder.path("net.h")).contains("for avx512, avx2, plain."));
   must(folder, program("net", "net.o -static -o run"));
   auto check = [&](const Answer &answer) {
@@ -239,7 +241,8 @@ TEST_CASE("several targets in one library") {
   CHECK(check(run(folder, 2, "", qemu + "qemu64")) == "plain");
   CHECK(check(run(folder, 1, "", qemu + "max")) == "avx2");
 
-  lathe(folder, fmt::format("compile {} -o net.o --name net --target-cpu avx512,avx2", model));
+  lathe_command(folder,
+                fmt::format("compile {} -o net.o --name net --target-cpu avx512,avx2", model));
   must(folder, program("net", "net.o -static -o run"));
   const Outcome outcome = shell(folder, qemu + "qemu64 ./run in.raw out.raw 1");
   constexpr int unsupported_cpu = 6;
@@ -253,7 +256,7 @@ TEST_CASE("AArch64") {
   const Scratch folder;
   const Tensor input = make_input(folder, {1, 3, 64, 64});
   const std::string model = "squeezenet1_1 --set size=64 --set classes=10";
-  lathe(folder, fmt::format("compile {} -o net.o --name net --target-cpu neon", model));
+  lathe_command(folder, fmt::format("compile {} -o net.o --name net --target-cpu neon", model));
   CHECK(must(folder, "aarch64-linux-gnu-nm -u net.o") == "");
   must(folder, program("net", "net.o -static -o run", "aarch64-linux-gnu-gcc"));
   const std::string one = run(folder, 1, "", "qemu-aarch64-static").output;
@@ -263,12 +266,101 @@ TEST_CASE("AArch64") {
       load_bundled("squeezenet1_1", {.parameters = {{"size", 64}, {"classes", 10}}, .include = {}});
   REQUIRE(graph);
   REQUIRE(randomise_weights(*graph, 0));
-  auto reference = evaluate(*graph, {input});
+  auto reference = evaluate(*graph, std::vector{input});
   REQUIRE(reference);
   Tensor result(DType::f32, (*reference)[0].shape());
   REQUIRE(one.size() == result.bytes());
   std::memcpy(result.raw_mutable(), one.data(), one.size());
   CHECK(compare(result, (*reference)[0]).within(1e-4));
+
+  lathe_command(folder, fmt::format("compile {} -o net.so --emit shared --target-cpu neon", model));
+  CHECK(must(folder, "readelf -hW net.so").contains("AArch64"));
+}
+
+TEST_CASE("names from a model's file stay inside the header's comment") {
+  const Scratch folder;
+  const std::string model = folder.write("2*.net", "network n {\n  input \"a*/ int b; /*\" 3x8x8\n"
+                                                   "  \"??/\\\": conv 2 1x1\n}\n");
+  lathe_command(folder, "compile '2*.net' -o net.o");
+  must(folder, "cc -std=c99 -Wall -Wextra -Werror -pedantic -x c -fsyntax-only net.h");
+  CHECK(contents(folder.path("net.h")).contains("int net2__run("));
+}
+
+namespace {
+
+// What a library's own code answers, linked into this process, with jobs that run in reverse.
+std::vector<Tensor> run_library(const Graph &graph, const Plan &plan, std::vector<Tensor> inputs,
+                                int64_t images, int threads) {
+  auto weights = pack_for_library({&plan, 1});
+  REQUIRE(weights);
+  NetworkLibrary library{.name = "net",
+                         .images = images,
+                         .variants = {{&plan, weights->places[0]}},
+                         .weights = weights->header,
+                         .own_weights = weights->bytes};
+  auto object = compile_library(library);
+  REQUIRE_MESSAGE(object, to_string(object.error()));
+  std::vector<ObjectCode> objects;
+  objects.push_back(std::move(*object));
+  auto code = JitCode::link(std::move(objects));
+  REQUIRE_MESSAGE(code, to_string(code.error()));
+  auto find = [&]<typename Function>(const char *name, Function *&function) {
+    auto found = (*code)->find(name);
+    REQUIRE(found);
+    function = reinterpret_cast<Function *>(*found);
+  };
+  struct Network {
+    const void *weights;
+    int variant;
+  } network;
+  struct Parallel {
+    void (*parallel_for)(void *, int, void (*)(void *, int), void *);
+    void *pool;
+    int threads;
+  } parallel{[](void *, int jobs, void (*job)(void *, int), void *context) {
+               while (jobs-- > 0) job(context, jobs);
+             },
+             nullptr, threads};
+  int (*init)(Network *, const void *, size_t) = nullptr;
+  int (*run)(const Network *, void *, size_t, const void *const *, void *const *,
+             const Parallel *) = nullptr;
+  find("net_init", init);
+  find("net_run", run);
+  REQUIRE(init(&network, nullptr, 0) == 0);
+
+  std::vector<Tensor> outputs;
+  std::vector<const void *> from;
+  std::vector<void *> to;
+  for (const Tensor &input : inputs) from.push_back(input.raw());
+  for (ValueId id : graph.outputs)
+    outputs.emplace_back(graph.type(id).dtype, with_images(plan, graph.shape(id), images));
+  for (Tensor &output : outputs) to.push_back(output.raw_mutable());
+  const int64_t bytes = library.arena_bytes() + threads * library.scratch_per_thread();
+  const Memory arena = allocate(size_t(bytes));
+  REQUIRE(run(&network, arena.get(), size_t(bytes), from.data(), to.data(), &parallel) == 0);
+  return outputs;
+}
+
+} // namespace
+
+TEST_CASE("libraries of random graphs") {
+  constexpr int64_t images = 3;
+  for (uint64_t seed = 900; seed < 960; ++seed) {
+    CAPTURE(seed);
+    CompileOptions options;
+    options.plan.any_algorithm = seed;
+    auto executable = Executable::compile(random_graph(seed), options);
+    REQUIRE_MESSAGE(executable, to_string(executable.error()));
+    auto request = Request::create(*executable, images);
+    REQUIRE(request);
+    const auto inputs = random_inputs((*executable)->graph(), seed, images);
+    for (size_t i = 0; i < inputs.size(); ++i) REQUIRE((*request)->set_input(i, inputs[i]));
+    (*request)->run();
+    const auto outputs = run_library((*executable)->graph(), (*executable)->plan(), inputs, images,
+                                     1 + int(seed % 3));
+    for (size_t j = 0; j < outputs.size(); ++j)
+      CHECK(std::memcmp(outputs[j].raw(), (*request)->output(j).raw(), outputs[j].bytes()) == 0);
+  }
 }
 
 TEST_CASE("what compile refuses") {
