@@ -62,8 +62,10 @@ Result<std::vector<CompileOptions>> variant_options(const CompileVerbOptions &o)
   std::ranges::stable_sort(variants, {}, place);
   const auto again = std::ranges::adjacent_find(variants, {}, place);
   if (again == variants.end()) return variants;
-  return fail(Error{
-      .code = ErrorCode::usage, .message = "a target is named twice", .found = again->target.name});
+  return fail(Error{.code = ErrorCode::usage,
+                    .message = "a target is named twice",
+                    .expected = "each target once",
+                    .found = again->target.name});
 }
 
 // A file beside the output, of the same name but for the ending.
@@ -71,20 +73,18 @@ std::string beside(const std::string &output, const char *ending) {
   return fs::path(output).replace_extension(ending).string();
 }
 
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
-
-Result<void> write_code(const NetworkLibrary &library, const CompileVerbOptions &o) {
-  if (o.emit == "llvm" || o.emit == "asm") {
-    LATHE_TRY(std::string text,
-              print_library(library, o.emit == "llvm" ? CodeText::llvm : CodeText::assembly));
-    return write_file(o.output, {bytes_of(text)});
+// In the form that is asked for; `file` is where it will lie.
+Result<std::vector<char>> code_of(const NetworkLibrary &library, const std::string &emit,
+                                  const std::string &file) {
+  if (emit == "llvm" || emit == "asm") {
+    LATHE_TRY(const std::string text,
+              print_library(library, emit == "llvm" ? CodeText::llvm : CodeText::assembly));
+    return std::vector<char>(text.begin(), text.end());
   }
   LATHE_TRY(ObjectCode object, compile_library(library));
-  const auto bytes = std::as_bytes(std::span(object.bytes));
-  if (o.emit == "obj") return write_file(o.output, {bytes});
-  return link_shared(bytes, library.interface().target.arch, o.output);
+  if (emit == "obj") return std::move(object.bytes);
+  return link_shared(object.bytes, library.interface().target.arch,
+                     fs::path(file).filename().string());
 }
 
 Result<void> compile_ahead(const CompileVerbOptions &o) {
@@ -120,13 +120,14 @@ Result<void> compile_ahead(const CompileVerbOptions &o) {
                       .found = fmt::format("{}", weights.bytes.size())});
   if (own) library.own_weights = weights.bytes;
 
-  // The code last: whoever sees it has the rest.
+  LATHE_TRY(const std::vector<char> code, code_of(library, o.emit, o.output));
   const std::string text =
       c_header(library, fs::path(o.model).filename().string(), "Lathe " LATHE_VERSION,
                fs::path(weights_file).filename().string());
+  // The code last: whoever sees it has the rest.
   if (!own) LATHE_CHECK(write_file(weights_file, {weights.bytes}));
-  LATHE_CHECK(write_file(header, {bytes_of(text)}));
-  return write_code(library, o);
+  LATHE_CHECK(write_file(header, {std::as_bytes(std::span(text))}));
+  return write_file(o.output, {std::as_bytes(std::span(code))});
 }
 
 } // namespace

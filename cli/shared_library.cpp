@@ -12,7 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
-#include <vector>
 
 namespace lathe::core::cli {
 namespace {
@@ -55,14 +54,16 @@ const char *linker(Arch arch) {
 
 } // namespace
 
-Result<void> link_shared(std::span<const std::byte> object, Arch arch, const std::string &path) {
+Result<std::vector<char>> link_shared(std::span<const char> object, Arch arch,
+                                      const std::string &file_name) {
   LATHE_TRY(const TemporaryFolder folder, TemporaryFolder::make());
   const std::string from = folder.file("network.o"), to = folder.file("network.so");
-  LATHE_CHECK(write_file(from, {object}));
-  std::vector<std::string> words = {
-      linker(arch), "-shared", "-nostdlib", "-Wl,-z,now,-z,relro,-z,noexecstack",
-      "-Xlinker",   "-soname", "-Xlinker",  fs::path(path).filename().string(),
-      "-o",         to,        from};
+  LATHE_CHECK(write_file(from, {std::as_bytes(object)}));
+  std::vector<std::string> words = {linker(arch), "-shared", "-nostdlib",
+                                    "-Wl,-z,now,-z,relro,-z,noexecstack"};
+  for (const std::string &word : {std::string("-soname"), file_name})
+    words.insert(words.end(), {"-Xlinker", word});
+  words.insert(words.end(), {"-o", to, from});
   std::vector<char *> arguments;
   for (std::string &word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
@@ -71,21 +72,22 @@ Result<void> link_shared(std::span<const std::byte> object, Arch arch, const std
       posix_spawnp(&process, arguments[0], nullptr, nullptr, arguments.data(), environ);
   if (refused != 0)
     return fail(Error{.code = ErrorCode::unsupported,
-                      .message = std::string("cannot start the linker: ") + std::strerror(refused),
-                      .file = path,
+                      .message = "cannot start the linker",
+                      .file = file_name,
                       .expected = words[0] + " on the PATH, or --emit obj",
-                      .found = "none"});
+                      .found = std::strerror(refused)});
   int status = 0;
   while (waitpid(process, &status, 0) < 0 && errno == EINTR) {
   }
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
     return fail(Error{.code = ErrorCode::io,
                       .message = "the linker failed",
-                      .file = path,
+                      .file = file_name,
                       .expected = words[0] + " to succeed",
                       .found = fmt::format("status {}", status)});
   LATHE_TRY(const auto linked, MappedFile::open(to));
-  return write_file(path, {linked->bytes()});
+  const std::string_view bytes = linked->text();
+  return std::vector<char>(bytes.begin(), bytes.end());
 }
 
 } // namespace lathe::core::cli

@@ -3,13 +3,15 @@
 
 #include "ir/target.h"
 
-#include <cstddef>
 #include <span>
+#include <string>
+#include <vector>
 
 namespace lathe::core::cli {
 
-// Runs `cc -shared` (for another architecture its cross compiler) and writes what comes out to
-// `path`. Errors: unsupported, where there is no such program; io.
-Result<void> link_shared(std::span<const std::byte> object, Arch arch, const std::string &path);
+// What `cc -shared` (for another architecture its cross compiler) makes of it, for a file of this
+// name. Errors: unsupported, where there is no such program; io.
+Result<std::vector<char>> link_shared(std::span<const char> object, Arch arch,
+                                      const std::string &file_name);
 
 } // namespace lathe::core::cli

@@ -279,8 +279,8 @@ TEST_CASE("AArch64") {
 
 TEST_CASE("names from a model's file stay inside the header's comment") {
   const Scratch folder;
-  const std::string model = folder.write("2*.net", "network n {\n  input \"a*/ int b; /*\" 3x8x8\n"
-                                                   "  \"??/\\\": conv 2 1x1\n}\n");
+  folder.write("2*.net", "network n {\n  input \"a*/ int b; /*\" 3x8x8\n"
+                         "  \"?\?/\\\": conv 2 1x1\n}\n");
   lathe_command(folder, "compile '2*.net' -o net.o");
   must(folder, "cc -std=c99 -Wall -Wextra -Werror -pedantic -x c -fsyntax-only net.h");
   CHECK(contents(folder.path("net.h")).contains("int net2__run("));
@@ -307,7 +307,7 @@ std::vector<Tensor> run_library(const Graph &graph, const Plan &plan, std::vecto
   auto find = [&]<typename Function>(const char *name, Function *&function) {
     auto found = (*code)->find(name);
     REQUIRE(found);
-    function = reinterpret_cast<Function *>(*found);
+    function = reinterpret_cast<Function *>(reinterpret_cast<void (*)()>(*found));
   };
   struct Network {
     const void *weights;
@@ -388,4 +388,5 @@ TEST_CASE("what compile refuses") {
               fmt::format("PATH=/nowhere {} compile lenet5 -o net.so --emit shared", LATHE_PROGRAM))
             .code == 4);
   CHECK(!fs::exists(folder.path("net.o")));
+  CHECK(!fs::exists(folder.path("net.h")));
 }
