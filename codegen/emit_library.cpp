@@ -114,8 +114,8 @@ public:
     threads_ = threads();
     check_header_ = check_header();
     for (const NetworkLibrary::Variant &variant : library_.variants) {
-      LATHE_TRY(llvm::Function * test, emit_cpu_test(variant.plan->target, module_));
-      cpu_tests_.push_back(test);
+      LATHE_TRY(llvm::Function * check, emit_cpu_check(variant.plan->target, module_));
+      cpu_checks_.push_back(check);
       variants_.push_back(run_variant(variant));
     }
     initialise();
@@ -406,7 +406,7 @@ private:
     e.ir.CreateStore(e.ir.getInt32(0), e.offset(network, network_variant));
     IrValue variant = e.ir.getInt32(0);
     for (size_t v = variants_.size(); v-- > 0;)
-      variant = e.ir.CreateSelect(e.ir.CreateCall(cpu_tests_[v]), e.ir.getInt32(uint32_t(v + 1)),
+      variant = e.ir.CreateSelect(e.ir.CreateCall(cpu_checks_[v]), e.ir.getInt32(uint32_t(v + 1)),
                                   variant);
     e.return_if(e.ir.CreateIsNull(variant), status(LibraryStatus::unsupported_cpu));
     substitute_own(e, weights, bytes);
@@ -499,7 +499,7 @@ private:
   llvm::Function *take_tasks_ = nullptr, *run_tasks_ = nullptr, *threads_ = nullptr,
                  *check_header_ = nullptr;
   llvm::GlobalVariable *own_ = nullptr;
-  std::vector<llvm::Function *> cpu_tests_, variants_;
+  std::vector<llvm::Function *> cpu_checks_, variants_;
 };
 
 } // namespace

@@ -167,8 +167,8 @@ private:
 const Target &baseline(Arch arch);
 // A function of the module without arguments, whether the CPU that calls it has what the target
 // needs. Errors: internal, for a feature that there is no test for.
-Result<llvm::Function *> emit_cpu_test(const Target &target, llvm::Module &module);
-// The library's functions, public and internal, with their kernels. Errors: as emit_cpu_test.
+Result<llvm::Function *> emit_cpu_check(const Target &target, llvm::Module &module);
+// The library's functions, public and internal, with their kernels. Errors: as emit_cpu_check.
 Result<void> emit(const NetworkLibrary &library, llvm::Module &module);
 
 // One per kernel spec; each emits the global function `name` into the module.

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <doctest/doctest.h>
@@ -58,8 +59,9 @@ std::string program(const std::string &name, const std::string &rest,
 }
 
 // Random numbers for a network's input, as .npy and as plain bytes.
-Tensor make_input(const Scratch &folder, const Shape &shape) {
+Tensor make_input(const Scratch &folder, const Shape &shape, float scale = 1) {
   Tensor input = random_tensor({DType::f32, shape}, "input", 3);
+  for (float &x : input.f32_mutable()) x *= scale;
   REQUIRE(write_npy(folder.path("in.npy"), input));
   folder.write("in.raw", {reinterpret_cast<const char *>(input.raw()), input.bytes()});
   return input;
@@ -176,6 +178,23 @@ TEST_CASE("a batch, strict numerics, and the forms of the code") {
     lathe_command(folder, fmt::format("compile lenet5 -o digits.o {}", options));
     CHECK(contents(folder.path("digits.o")) == contents(folder.path("first.o")));
   }
+}
+
+TEST_CASE("subnormal numbers count as zero, on all threads") {
+  const Scratch folder;
+  make_input(folder, {1, 3, 64, 64}, 2e-38f);
+  folder.write("n.net", "network n {\n  input x 3x64x64\n  conv 8 3x3 bias false\n}\n");
+  lathe_command(folder, "compile n.net -o n.o");
+  must(folder, program("n", "n.o -o run"));
+  const std::string right = expected(folder, "n.net");
+  CHECK(answer(folder, 1) == right);
+  const Answer two = run(folder, 2);
+  CHECK(two.output == right);
+  CHECK(two.forks > 0);
+  std::vector<float> results(right.size() / sizeof(float));
+  std::memcpy(results.data(), right.data(), right.size());
+  CHECK(std::ranges::count(results, 0.f) > 100);
+  CHECK(std::ranges::none_of(results, [](float x) { return std::fpclassify(x) == FP_SUBNORMAL; }));
 }
 
 TEST_CASE("two networks in one program") {

@@ -96,7 +96,7 @@ IrValue kept_state(Emitter &e) {
 
 } // namespace
 
-Result<llvm::Function *> emit_cpu_test(const Target &target, llvm::Module &module) {
+Result<llvm::Function *> emit_cpu_check(const Target &target, llvm::Module &module) {
   auto *type = llvm::FunctionType::get(llvm::Type::getInt1Ty(module.getContext()), false);
   auto *function = llvm::Function::Create(type, llvm::Function::InternalLinkage,
                                           "cpu_has." + target.name, module);
