@@ -54,6 +54,7 @@ static int run(int argc, char **argv) {
       "  lathe profile resnet50 --top 10        where its time goes\n"
       "  lathe verify resnet50                  against the slow reference\n"
       "  lathe check my.onnx                    everything that stands in its way\n"
+      "  lathe compile resnet50 -o resnet50.o   code to link into a program, with a C header\n"
       "  lathe explain resnet50 layer1.0.bn1    what became of a layer\n"
       "  lathe dump lenet5 --emit asm           look inside\n"
       "\n"
@@ -65,6 +66,7 @@ static int run(int argc, char **argv) {
   add_run(app, action);
   add_bench(app, action);
   add_profile(app, action);
+  add_compile(app, action);
   add_inspect(app, action);
   add_dump(app, action);
   add_verify(app, action);

@@ -14,6 +14,7 @@ using Action = std::function<Result<void>()>;
 void add_run(CLI::App &app, Action &action);
 void add_bench(CLI::App &app, Action &action);
 void add_profile(CLI::App &app, Action &action);
+void add_compile(CLI::App &app, Action &action);
 void add_inspect(CLI::App &app, Action &action);
 void add_dump(CLI::App &app, Action &action);
 void add_verify(CLI::App &app, Action &action);

@@ -3,6 +3,7 @@
 #include "codegen/emitter.h"
 #include "ir/threads.h"
 
+#include <functional>
 #include <mutex>
 #include <optional>
 
@@ -82,14 +83,37 @@ public:
     return compiler;
   }
 
-  Result<std::unique_ptr<llvm::Module>> build(std::span<const KernelSpec> specs) {
-    auto module = std::make_unique<llvm::Module>("lathe", *context_);
-    module->setTargetTriple(target_->triple);
-    module->setDataLayout(machine_->createDataLayout());
-    for (const KernelSpec &spec : specs) {
-      std::string name = kernel_name(spec, *target_);
-      std::visit([&](const auto &s) { emit(s, *target_, name, *module); }, spec);
+  Result<ObjectCode> object(std::span<const KernelSpec> specs) {
+    LATHE_TRY(auto module, build(specs));
+    return object_of(*module);
+  }
+  Result<ObjectCode> object(const NetworkLibrary &library) {
+    LATHE_TRY(auto module, build(library));
+    return object_of(*module);
+  }
+  template <typename What> Result<std::string> text(const What &what, CodeText form) {
+    LATHE_TRY(auto module, build(what));
+    if (form == CodeText::assembly) {
+      LATHE_TRY(auto bytes, generate(*module, llvm::CodeGenFileType::AssemblyFile));
+      return std::string(bytes.begin(), bytes.end());
     }
+    std::string text;
+    llvm::raw_string_ostream stream(text);
+    module->print(stream, nullptr);
+    return text;
+  }
+
+private:
+  explicit Compiler(const Target &target)
+      : target_(target), context_(std::make_unique<llvm::LLVMContext>()) {}
+
+  using Module = std::unique_ptr<llvm::Module>;
+  // A module of what `fill` puts there; functions may say for themselves what CPU they are for.
+  Result<Module> build_with(const std::function<Result<void>(llvm::Module &)> &fill) {
+    auto module = std::make_unique<llvm::Module>("lathe", *context_);
+    module->setTargetTriple(target_.triple);
+    module->setDataLayout(machine_->createDataLayout());
+    LATHE_CHECK(fill(*module));
     std::string message;
     llvm::raw_string_ostream stream(message);
     if (llvm::verifyModule(*module, &stream))
@@ -99,31 +123,42 @@ public:
     tidy(*module, *machine_);
     return module;
   }
+  Result<Module> build(std::span<const KernelSpec> specs) {
+    return build_with([&](llvm::Module &module) -> Result<void> {
+      for (const KernelSpec &spec : specs) {
+        std::string name = kernel_name(spec, target_);
+        std::visit([&](const auto &s) { emit(s, target_, name, module); }, spec);
+      }
+      return {};
+    });
+  }
+  Result<Module> build(const NetworkLibrary &library) {
+    return build_with([&](llvm::Module &module) { return emit(library, module); });
+  }
 
-  Result<llvm::SmallVector<char, 0>> generate(std::span<const KernelSpec> specs,
-                                              llvm::CodeGenFileType type) {
-    LATHE_TRY(auto module, build(specs));
+  Result<llvm::SmallVector<char, 0>> generate(llvm::Module &module, llvm::CodeGenFileType type) {
     llvm::SmallVector<char, 0> bytes;
     llvm::raw_svector_ostream stream(bytes);
     llvm::legacy::PassManager passes;
     if (machine_->addPassesToEmitFile(passes, stream, nullptr, type))
-      return fail(ErrorCode::internal, "LLVM cannot write code for " + target_->triple);
-    passes.run(*module);
+      return fail(ErrorCode::internal, "LLVM cannot write code for " + target_.triple);
+    passes.run(module);
     return bytes;
   }
-
-  Result<ObjectCode> object(std::span<const KernelSpec> specs) {
-    LATHE_TRY(auto bytes, generate(specs, llvm::CodeGenFileType::ObjectFile));
+  Result<ObjectCode> object_of(llvm::Module &module) {
+    LATHE_TRY(auto bytes, generate(module, llvm::CodeGenFileType::ObjectFile));
     return ObjectCode{std::vector<char>(bytes.begin(), bytes.end())};
   }
 
-private:
-  explicit Compiler(const Target &target)
-      : target_(&target), context_(std::make_unique<llvm::LLVMContext>()) {}
-  const Target *target_;
+  Target target_;
   std::unique_ptr<llvm::LLVMContext> context_;
   std::unique_ptr<llvm::TargetMachine> machine_;
 };
+
+// Of a library: its functions say for themselves what CPU they are for.
+Result<Compiler> library_compiler(const NetworkLibrary &library) {
+  return Compiler::create(baseline(library.interface().target.arch));
+}
 
 } // namespace
 
@@ -157,15 +192,17 @@ Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target 
 Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Target &target,
                                   CodeText form) {
   LATHE_TRY(Compiler compiler, Compiler::create(target));
-  if (form == CodeText::assembly) {
-    LATHE_TRY(auto bytes, compiler.generate(specs, llvm::CodeGenFileType::AssemblyFile));
-    return std::string(bytes.begin(), bytes.end());
-  }
-  LATHE_TRY(auto module, compiler.build(specs));
-  std::string text;
-  llvm::raw_string_ostream stream(text);
-  module->print(stream, nullptr);
-  return text;
+  return compiler.text(specs, form);
+}
+
+Result<ObjectCode> compile_library(const NetworkLibrary &library) {
+  LATHE_TRY(Compiler compiler, library_compiler(library));
+  return compiler.object(library);
+}
+
+Result<std::string> print_library(const NetworkLibrary &library, CodeText form) {
+  LATHE_TRY(Compiler compiler, library_compiler(library));
+  return compiler.text(library, form);
 }
 
 } // namespace lathe::core

@@ -92,9 +92,7 @@ void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name
   // A running value lives in a stack slot, which LLVM's mem2reg would keep in a register; the
   // loops here are short enough for memory.
   auto slot = [&](IrValue initial) {
-    auto &entry = e.function->getEntryBlock();
-    llvm::IRBuilder<> at_entry(&entry, entry.begin());
-    IrValue memory = at_entry.CreateAlloca(initial->getType());
+    IrValue memory = e.local(initial->getType());
     e.ir.CreateStore(initial, memory);
     return memory;
   };

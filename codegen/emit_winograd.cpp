@@ -123,7 +123,8 @@ std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Ma
 
 WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd) {
   const auto &[m, r] = winograd;
-  const std::string name = fmt::format("winograd_{}x{}_{}x{}.transform", m.h, m.w, r.h, r.w);
+  const std::string name =
+      fmt::format("winograd_{}x{}_{}x{}__{}.transform", m.h, m.w, r.h, r.w, target.name);
   function_ = module.getFunction(name);
   if (function_) return;
   function_ = internal_function(module, name, 2, 4);

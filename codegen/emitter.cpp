@@ -145,7 +145,23 @@ void Emitter::when(IrValue condition, const std::function<void()> &then_body,
   ir.SetInsertPoint(after);
 }
 
+void Emitter::return_if(IrValue condition, IrValue value) {
+  auto *leave = BasicBlock::Create(context, "leave", function);
+  auto *go_on = BasicBlock::Create(context, "go_on", function);
+  ir.CreateCondBr(condition, leave, go_on);
+  ir.SetInsertPoint(leave);
+  ir.CreateRet(value);
+  ir.SetInsertPoint(go_on);
+}
+
 // --- Memory
+
+IrValue Emitter::local(IrType *type, uint64_t alignment) {
+  BasicBlock &entry = function->getEntryBlock();
+  auto *memory = llvm::IRBuilder<>(&entry, entry.begin()).CreateAlloca(type);
+  if (alignment) memory->setAlignment(llvm::Align(alignment));
+  return memory;
+}
 
 IrValue Emitter::lane_mask(IrValue live_lanes, int64_t lanes) {
   std::vector<llvm::Constant *> numbers;

@@ -2,8 +2,8 @@
 // masked memory, and elementwise arithmetic. Private to code generation.
 #pragma once
 
+#include "codegen/codegen.h"
 #include "codegen/llvm.h"
-#include "passes/plan.h"
 
 #include <functional>
 #include <string>
@@ -66,11 +66,16 @@ public:
       IrValue condition, const std::function<void()> &then_body,
       const std::function<void()> &else_body = [] {});
 
+  // Leaves the function with `value`, or goes on.
+  void return_if(IrValue condition, IrValue value);
+
   // Whole vectors lane by lane through contiguous memory, then what is left under a mask:
   // body(first element, mask or null, lanes).
   void for_lanes(IrValue count, const std::function<void(IrValue first, IrValue mask)> &body);
   IrValue lane_mask(IrValue live_lanes, int64_t lanes); // lane index < live_lanes
 
+  // Uninitialised memory on the function's stack, aligned for the type or to so many bytes.
+  IrValue local(llvm::Type *type, uint64_t alignment = 0);
   IrValue load(llvm::Type *type, IrValue pointer, IrValue mask = nullptr); // dead lanes read 0
   void store(IrValue value, IrValue pointer, IrValue mask = nullptr);
 
@@ -157,6 +162,14 @@ public:
 private:
   llvm::Function *function_;
 };
+
+// What every CPU of the architecture runs.
+const Target &baseline(Arch arch);
+// A function of the module without arguments, whether the CPU that calls it has what the target
+// needs. Errors: internal, for a feature that there is no test for.
+Result<llvm::Function *> emit_cpu_check(const Target &target, llvm::Module &module);
+// The library's functions, public and internal, with their kernels. Errors: as emit_cpu_check.
+Result<void> emit(const NetworkLibrary &library, llvm::Module &module);
 
 // One per kernel spec; each emits the global function `name` into the module.
 void emit(const ConvSpec &spec, const Target &target, const std::string &name,

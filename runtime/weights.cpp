@@ -8,6 +8,8 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <new>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 namespace lathe::core {
@@ -155,6 +157,41 @@ Result<PackedWeights> PackedWeights::pack(const Plan &plan, int threads) {
   });
   for (const Result<void> &each : made) LATHE_CHECK(each);
   return packed;
+}
+
+Result<LibraryWeights> pack_for_library(std::span<const Plan> plans) {
+  LibraryWeights all;
+  std::string printed;
+  // Keyed by their bytes, which stay where they are until all is copied.
+  std::vector<PackedWeights> kept;
+  std::unordered_map<std::string_view, int64_t> known;
+  std::vector<std::string_view> order;
+  auto end = int64_t(sizeof(WeightsHeader));
+  for (const Plan &plan : plans) {
+    printed += print(plan);
+    LATHE_TRY(PackedWeights packed, PackedWeights::pack(plan));
+    std::vector<int64_t> &places = all.places.emplace_back();
+    for (size_t i = 0; i < plan.weights.size(); ++i) {
+      const std::string_view bytes(reinterpret_cast<const char *>(packed.address(int(i))),
+                                   size_t(plan.weights[i].bytes));
+      const auto [place, added] = known.try_emplace(bytes, end);
+      places.push_back(place->second);
+      if (!added) continue;
+      order.push_back(bytes);
+      end = whole_lines(end + int64_t(bytes.size()));
+    }
+    kept.push_back(std::move(packed));
+  }
+  all.bytes.resize(size_t(end));
+  for (std::string_view bytes : order)
+    std::memcpy(all.bytes.data() + known.at(bytes), bytes.data(), bytes.size());
+  printed.resize(size_t(whole_lines(int64_t(printed.size()))));
+  all.header.bytes = uint64_t(end);
+  all.header.plans = weights_identifier(0, std::as_bytes(std::span(printed)));
+  all.header.identifier =
+      weights_identifier(all.header.plans, std::span(all.bytes).subspan(sizeof(WeightsHeader)));
+  std::memcpy(all.bytes.data(), &all.header, sizeof all.header);
+  return all;
 }
 
 } // namespace lathe::core

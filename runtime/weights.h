@@ -1,6 +1,7 @@
 // Weights in the form that kernels read: packed, or where they lie.
 #pragma once
 
+#include "codegen/codegen.h"
 #include "ir/memory.h"
 #include "passes/plan.h"
 
@@ -34,5 +35,15 @@ private:
 bool lies_in_place(const Weight &weight);
 // The size of what is made for a plan.
 size_t made_bytes(const Plan &plan);
+
+// What the variants of a library read, in one piece: a WeightsHeader, then the weights, of which
+// equal ones are there once.
+struct LibraryWeights {
+  WeightsHeader header;
+  std::vector<std::byte> bytes;
+  std::vector<std::vector<int64_t>> places; // of each plan's weights, in `bytes`
+};
+// Errors: as PackedWeights::pack.
+Result<LibraryWeights> pack_for_library(std::span<const Plan> plans);
 
 } // namespace lathe::core
