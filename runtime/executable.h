@@ -23,8 +23,8 @@ struct CompileOptions {
   PlanOptions plan;   // where the search for a plan that keeps it begins
   bool tune = false;  // measure what the cost model estimates
   TuneOptions tuning;
-  int threads = 0;    // to compile with; 0: as many as this process may use
-  CacheOptions cache; // of code, packed weights and measurements
+  int threads = 0;       // to compile with; 0: as many as this process may use
+  CacheOptions cache;    // of code, packed weights and measurements
   double time_limit = 0; // seconds, looked at between the steps and before each kernel; 0: none
   CompileOptions();
 };

@@ -40,3 +40,12 @@ run("000 questions answered" ${WORK}/examples/serve)
 run("conv1" ${WORK}/examples/features lenet5)
 run("values, the first" ${WORK}/examples/features lenet5 conv1)
 run("0\\.9[0-9]+ +9\n" ${prefix}/bin/lathe run lenet5 -i boot.png)
+
+# The program of docs/ahead-of-time.md.
+file(READ ${LATHE}/docs/ahead-of-time.md page)
+string(REGEX MATCH "```c\n([^`]*)```" block "${page}")
+set(aot ${WORK}/ahead_of_time)
+file(WRITE ${aot}/main.c "${CMAKE_MATCH_1}")
+run("" ${prefix}/bin/lathe compile squeezenet1_1 -o ${aot}/squeezenet.o --name squeezenet)
+run("" cc -std=c11 -Wall -Wextra -Werror -pedantic ${aot}/main.c ${aot}/squeezenet.o -o ${aot}/main)
+run("done" ${aot}/main)
