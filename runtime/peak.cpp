@@ -89,6 +89,18 @@ double measure_peak_gflops(const Target &target, ThreadPool *pool) {
   return best;
 }
 
+double measure_fresh_memory_gbs() {
+  constexpr int64_t bytes = 64 << 20;
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const Memory memory = allocate(bytes);
+    if (!memory) return 0;
+    auto fill = [](void *from, int64_t, int64_t, int) { std::memset(from, 1, bytes); };
+    best = std::max(best, 1e-9 * double(bytes) / seconds(nullptr, 1, fill, memory.get()));
+  }
+  return best;
+}
+
 double measure_bandwidth_gbs(ThreadPool *pool) {
   static constexpr int64_t block = 1 << 20;
   const int64_t blocks = std::max<int64_t>(64 << 20, 4 * host_target().l3_bytes) / block;

@@ -16,4 +16,8 @@ double measure_peak_gflops(const Target &target, ThreadPool *pool = nullptr);
 // memory to read. Takes four times the last-level cache, for some tenths of a second.
 double measure_bandwidth_gbs(ThreadPool *pool = nullptr);
 
+// Writing to memory that was never touched before, as packed weights are: GB/s on this thread, or 0
+// where there is no memory.
+double measure_fresh_memory_gbs();
+
 } // namespace lathe::core

@@ -108,6 +108,17 @@ def verdict_table(found):
     return head, lines
 
 
+def start_table(rows, engines):
+    """From the model's file, in the page cache, to the first answer."""
+    lines = []
+    for row in rows:
+        cells = [row["engines"].get(e, {}) for e in engines]
+        lines.append([row["network"], str(row["batch"]), str(row["threads"]),
+                      *(show_ms(c["load_ms"] + c["first_run_ms"]) if "first_run_ms" in c else "-"
+                        for c in cells)])
+    return ["network", "batch", "threads", *engines], lines
+
+
 def error_table(rows, engines):
     """Largest and RMS error against the float64 reference, in terms of its largest value."""
     lines = []
@@ -153,6 +164,7 @@ def sections(result):
     yield ("Roofline: every layer at the peak or the bandwidth that were measured in the same run, "
            "with the algorithm that is best for it", roofline_table(rows))
     yield ("A peer's median over Lathe's, and its target", verdict_table(result["verdicts"]))
+    yield ("Milliseconds from the model's file to the first answer", start_table(rows, engines))
     yield ("Largest and RMS error against float64, in terms of the largest score",
            error_table(rows, engines))
     if any("reason" in entry for row in rows for entry in row["engines"].values()):

@@ -120,17 +120,25 @@ lathe_status describe(const std::vector<TensorInfo> &tensors, size_t index, lath
 const char *lathe_version(void) { return version().data(); }
 int lathe_usable_cpus(void) { return usable_cpus(); }
 
-lathe_status lathe_error_status(const lathe_error *e) { return lathe_status(e->error.code); }
+namespace {
+// An error that could not be made, for want of memory, says nothing.
+const Error &of(const lathe_error *error) {
+  static const Error unknown{.code = ErrorCode::limit};
+  return error ? error->error : unknown;
+}
+} // namespace
+
+lathe_status lathe_error_status(const lathe_error *e) { return lathe_status(of(e).code); }
 const char *lathe_error_text(const lathe_error *e) { return e ? e->text.c_str() : "no memory"; }
-const char *lathe_error_message(const lathe_error *e) { return e->error.message.c_str(); }
-const char *lathe_error_file(const lathe_error *e) { return e->error.file.c_str(); }
-int lathe_error_line(const lathe_error *e) { return e->error.line; }
-int lathe_error_column(const lathe_error *e) { return e->error.column; }
-const char *lathe_error_node(const lathe_error *e) { return e->error.node.c_str(); }
-const char *lathe_error_op(const lathe_error *e) { return e->error.op.c_str(); }
-const char *lathe_error_expected(const lathe_error *e) { return e->error.expected.c_str(); }
-const char *lathe_error_found(const lathe_error *e) { return e->error.found.c_str(); }
-const char *lathe_error_detail(const lathe_error *e) { return e->error.detail.c_str(); }
+const char *lathe_error_message(const lathe_error *e) { return of(e).message.c_str(); }
+const char *lathe_error_file(const lathe_error *e) { return of(e).file.c_str(); }
+int lathe_error_line(const lathe_error *e) { return of(e).line; }
+int lathe_error_column(const lathe_error *e) { return of(e).column; }
+const char *lathe_error_node(const lathe_error *e) { return of(e).node.c_str(); }
+const char *lathe_error_op(const lathe_error *e) { return of(e).op.c_str(); }
+const char *lathe_error_expected(const lathe_error *e) { return of(e).expected.c_str(); }
+const char *lathe_error_found(const lathe_error *e) { return of(e).found.c_str(); }
+const char *lathe_error_detail(const lathe_error *e) { return of(e).detail.c_str(); }
 void lathe_error_free(lathe_error *error) { delete error; }
 
 void lathe_load_options_fill(lathe_load_options *options, size_t struct_size) {

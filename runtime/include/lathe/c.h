@@ -58,7 +58,7 @@ typedef struct lathe_request lathe_request;
 LATHE_C_API const char *lathe_version(void);
 LATHE_C_API int lathe_usable_cpus(void); /* by affinity and cgroup quota */
 
-/* --- Errors. What is not known is "" or 0. */
+/* --- Errors. What is not known is "" or 0; NULL is an error for which there was no memory. */
 
 LATHE_C_API lathe_status lathe_error_status(const lathe_error *error);
 LATHE_C_API const char *lathe_error_text(const lathe_error *error); /* all of it, for people */
