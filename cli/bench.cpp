@@ -75,8 +75,9 @@ Result<void> bench(BenchOptions &o) {
   for (int threads : o.thread_counts)
     if (threads < 1) return fail(ErrorCode::usage, "at least 1 thread");
   o.threads = std::ranges::max(o.thread_counts);
-  fmt::print("{:<24}{:>6}{:>8}{:>11}{:>11}{:>11}{:>10}{:>8}{:>12}{:>11}\n", "model", "batch", "threads",
-             "median ms", "min ms", "p99 ms", "GFLOP/s", "% peak", "compile ms", "start ms");
+  fmt::print("{:<24}{:>6}{:>8}{:>11}{:>11}{:>11}{:>10}{:>8}{:>12}{:>11}\n", "model", "batch",
+             "threads", "median ms", "min ms", "p99 ms", "GFLOP/s", "% peak", "compile ms",
+             "start ms");
   for (const std::string &model : o.models) {
     o.model = model;
     std::shared_ptr<const Executable> executable;
@@ -110,11 +111,11 @@ Result<void> bench(BenchOptions &o) {
         Json row = measure(o, model, *executable, parse_ms, multiplies, peak, batch, threads,
                            *request, first_ms);
         const CompileTimes &t = executable->times();
-        fmt::print("{:<24}{:>6}{:>8}{:>11.3f}{:>11.3f}{:>11.3f}{:>10.1f}{:>8.1f}{:>12.1f}{:>11.1f}\n", model,
-                   batch, threads, row["median_ms"].get<double>(), row["min_ms"].get<double>(),
-                   row["p99_ms"].get<double>(), row["gflops"].get<double>(),
-                   row["percent_of_peak"].get<double>(), t.total,
-                   row["start_ms"].get<double>());
+        fmt::print(
+            "{:<24}{:>6}{:>8}{:>11.3f}{:>11.3f}{:>11.3f}{:>10.1f}{:>8.1f}{:>12.1f}{:>11.1f}\n",
+            model, batch, threads, row["median_ms"].get<double>(), row["min_ms"].get<double>(),
+            row["p99_ms"].get<double>(), row["gflops"].get<double>(),
+            row["percent_of_peak"].get<double>(), t.total, row["start_ms"].get<double>());
         std::fflush(stdout);
         rows.push_back(std::move(row));
       }
