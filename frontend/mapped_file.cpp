@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <map>
+#include <mutex>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -83,8 +85,45 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::map(int file, const std::s
       new MappedFile({static_cast<const std::byte *>(address), size}));
 }
 
+namespace {
+
+// Where the files that are mapped now lie, by their ends.
+struct Mappings {
+  std::mutex mutex;
+  std::map<const std::byte *, const std::byte *> begin_of;
+};
+Mappings &mappings() {
+  static Mappings all;
+  return all;
+}
+
+} // namespace
+
+MappedFile::MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {
+  if (bytes_.empty()) return;
+  const std::lock_guard lock(mappings().mutex);
+  mappings().begin_of.emplace(bytes_.data() + bytes_.size(), bytes_.data());
+}
+
 MappedFile::~MappedFile() {
-  if (!bytes_.empty()) munmap(const_cast<std::byte *>(bytes_.data()), bytes_.size());
+  if (bytes_.empty()) return;
+  {
+    const std::lock_guard lock(mappings().mutex);
+    mappings().begin_of.erase(bytes_.data() + bytes_.size());
+  }
+  munmap(const_cast<std::byte *>(bytes_.data()), bytes_.size());
+}
+
+void release_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const std::byte *const end = bytes.data() + bytes.size();
+  const std::lock_guard lock(mappings().mutex);
+  const auto file = mappings().begin_of.lower_bound(end);
+  if (bytes.empty() || file == mappings().begin_of.end() || file->second > bytes.data()) return;
+  // Whole pages; what lies beside the bytes on the outer ones is read anew as well.
+  const auto first = reinterpret_cast<uintptr_t>(bytes.data()) / page * page;
+  const auto last = (reinterpret_cast<uintptr_t>(end) + page - 1) / page * page;
+  madvise(reinterpret_cast<void *>(first), last - first, MADV_DONTNEED);
 }
 
 Result<std::string> read_text_file(const std::string &path, size_t most_bytes) {

@@ -26,11 +26,15 @@ public:
   }
 
 private:
-  explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  explicit MappedFile(std::span<const std::byte> bytes);
   static Result<std::shared_ptr<const MappedFile>> map(int file, const std::string &path,
                                                        bool may_have_links);
   std::span<const std::byte> bytes_;
 };
+
+// Gives back the memory of bytes that lie in a MappedFile, and of no others: whoever reads them
+// again gets them from the file.
+void release_pages(std::span<const std::byte> bytes);
 
 // A whole text file. Errors: io as above, limit if it is larger.
 Result<std::string> read_text_file(const std::string &path, size_t most_bytes);

@@ -3,6 +3,7 @@
 #include "ir/evaluate_ops.h"
 
 #include <algorithm>
+#include <cstring>
 #include <fmt/format.h>
 #include <new>
 #include <unordered_map>
@@ -38,7 +39,13 @@ auto within_memory(std::span<const Type> types, const Body &body) -> Result<decl
 Result<Tensor> leaf(const Constant &c) {
   if (c.splat)
     return within_memory({&c.type, 1}, [&] { return Tensor::splat(*c.splat, c.type.shape); });
-  if (c.data.defined()) return c.data;
+  if (c.data.defined() && c.data.aligned()) return c.data;
+  if (c.data.defined())
+    return within_memory({&c.type, 1}, [&] {
+      Tensor copy(c.type.dtype, c.type.shape);
+      std::memcpy(copy.raw_mutable(), c.data.raw(), copy.bytes());
+      return copy;
+    });
   return fail(Error{.code = ErrorCode::invalid,
                     .message = "a weight has no data",
                     .node = c.name,

@@ -14,7 +14,7 @@ Result<std::vector<Tensor>> evaluate(const Op &op, std::span<const Tensor> input
 // Every part of a recipe once, operands before their users. Without recursion: recipes may be deep.
 std::vector<const Constant *> recipe_parts(const ConstantRef &constant);
 
-// The bytes of a constant; an error if a named tensor in it has no data.
+// The bytes of a constant, aligned; an error if a named tensor in it has no data.
 Result<Tensor> materialise(const ConstantRef &constant);
 
 // Runs a whole graph. `inputs` in the graph's order; dimension 0 may be any batch size if the ops

@@ -22,7 +22,8 @@ using ConstantRef = std::shared_ptr<const Constant>;
 struct Constant {
   Type type;
   std::string name; // of a named tensor, else empty
-  Tensor data = {}; // of a named tensor (undefined until weights are bound) or literal
+  // Of a named tensor (undefined until weights are bound; perhaps not aligned) or literal.
+  Tensor data = {};
   std::optional<float> splat = {}; // every element
   std::optional<Op> op = {};       // with `inputs`: a computed constant
   std::vector<ConstantRef> inputs = {};

@@ -35,7 +35,8 @@ public:
   Tensor() = default;
   // Uninitialised.
   Tensor(DType dtype, Shape shape);
-  // Bytes that `owner` keeps alive; `data` may be unaligned for wider loads, aligned for the type.
+  // Bytes that `owner` keeps alive; `data` is aligned for the type, except in constants, which may
+  // lie anywhere in a file.
   Tensor(DType dtype, Shape shape, std::shared_ptr<const void> owner, const std::byte *data);
 
   static Tensor splat(float value, Shape shape);
@@ -51,6 +52,7 @@ public:
   int64_t size() const { return size_; } // elements
   size_t bytes() const { return static_cast<size_t>(size_) * size_of(dtype_); }
 
+  bool aligned() const { return reinterpret_cast<uintptr_t>(data_) % size_of(dtype_) == 0; }
   const std::byte *raw() const { return data_; }
   std::byte *raw_mutable(); // only for a tensor that owns its bytes alone (asserted)
   template <typename T> std::span<const T> as() const {

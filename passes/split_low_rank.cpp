@@ -11,6 +11,7 @@
 
 #include <Eigen/Dense>
 #include <cmath>
+#include <cstring>
 
 namespace lathe::core {
 namespace {
@@ -33,7 +34,9 @@ struct Unfolded {
     const int64_t taps = s[2] * s[3];
     const int64_t index =
         axis == 0 ? column * rows() + row : (row / taps * s[1] + column) * taps + row % taps;
-    return double{weights.f32()[size_t(index)]};
+    float weight = 0; // perhaps not aligned
+    std::memcpy(&weight, weights.raw() + index * int64_t(sizeof weight), sizeof weight);
+    return double{weight};
   }
 };
 

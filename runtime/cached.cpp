@@ -1,6 +1,7 @@
 // What the entries hold, and what they depend on.
 #include "runtime/cached.h"
 
+#include "frontend/mapped_file.h"
 #include "ir/evaluate.h"
 #include "ir/threads.h"
 
@@ -37,7 +38,9 @@ public:
     hashes_.resize(parts_.size());
     parallel_each(parts_.size(), threads, [&](size_t i, int) {
       const Tensor &data = parts_[i]->data;
-      if (!parts_[i]->op && data.defined()) hashes_[i] = content_hash({data.raw(), data.bytes()});
+      if (parts_[i]->op || !data.defined()) return;
+      hashes_[i] = content_hash({data.raw(), data.bytes()});
+      release_pages({data.raw(), data.bytes()});
     });
   }
   void add_to(CacheKey &key) const {

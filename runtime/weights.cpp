@@ -1,5 +1,6 @@
 #include "runtime/weights.h"
 
+#include "frontend/mapped_file.h"
 #include "ir/evaluate.h"
 #include "ir/threads.h"
 #include "runtime/thread_pool.h"
@@ -106,6 +107,8 @@ Result<void> make_weight(const Weight &weight, std::byte *place) {
     pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd, to);
   else
     pack_panels(tensor, weight.groups, weight.panel, to);
+  for (const Constant *part : recipe_parts(weight.constant)) // in memory once, packed
+    release_pages({part->data.raw(), part->data.bytes()});
   return {};
 }
 

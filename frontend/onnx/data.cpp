@@ -59,6 +59,12 @@ Tensor from_field(Stored stored, const Shape &shape, const std::vector<Field> &f
 } // namespace
 
 Result<Tensor> TensorReader::read(const TensorProto &t) {
+  LATHE_TRY(Tensor tensor, read_constant(t));
+  if (tensor.aligned()) return tensor;
+  return load_elements(Stored::f32, t.dims, nullptr, tensor.raw()); // copies it
+}
+
+Result<Tensor> TensorReader::read_constant(const TensorProto &t) {
   auto stored = stored_as(t.data_type);
   if (!stored)
     return fail(Error{.code = ErrorCode::unsupported,
@@ -109,6 +115,8 @@ Result<Tensor> TensorReader::from_bytes(const TensorProto &t, std::shared_ptr<co
         t, "shape and data of a tensor disagree",
         fmt::format("{} bytes for {} of {}", expected, to_string(t.dims), type_name(t.data_type)),
         fmt::format("{}", bytes.size()));
+  if (stored == Stored::f32 && expected > 0)
+    return Tensor(DType::f32, t.dims, std::move(owner), bytes.data());
   return load_elements(stored, t.dims, std::move(owner), bytes.data());
 }
 

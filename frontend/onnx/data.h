@@ -15,6 +15,8 @@ public:
       : owner_(std::move(owner)), folder_(std::move(folder)) {}
   // Errors: invalid where shape and data disagree; unsupported for strings and the like; io.
   Result<Tensor> read(const TensorProto &tensor);
+  // The same for a constant: f32 that the file holds stays there, aligned or not.
+  Result<Tensor> read_constant(const TensorProto &tensor);
 
 private:
   Result<Tensor> read_external(const TensorProto &tensor);

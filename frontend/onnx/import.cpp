@@ -111,7 +111,8 @@ private:
 
   void add_initializers() {
     for (const TensorProto &t : model_.graph.initializers) {
-      auto tensor = reader_.read(t);
+      // Without a name it is a literal, which may be looked at.
+      auto tensor = t.name.empty() ? reader_.read(t) : reader_.read_constant(t);
       if (!tensor) {
         problems_.push_back(std::move(tensor).error());
         broken_.insert(t.name);
