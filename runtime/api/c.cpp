@@ -100,6 +100,7 @@ Options compile_options(const lathe_options *given) {
 
 // Moves a result's value to where the caller wants a handle on it.
 template <typename Handle, typename... Parts> Result<void> give(Handle **result, Parts &&...parts) {
+  if (!result) return null_argument("place for the result");
   *result = new Handle{std::forward<Parts>(parts)...};
   return {};
 }
@@ -162,7 +163,7 @@ void lathe_options_fill(lathe_options *options, size_t struct_size) {
 lathe_status lathe_model_load(const char *model, const lathe_load_options *options,
                               lathe_model **result, lathe_error **error) {
   return call(error, [&]() -> Result<void> {
-    if (!model || !result) return null_argument("model");
+    if (!model) return null_argument("model");
     auto loaded = Model::load(model, load_options(options));
     if (!loaded) return loaded.error();
     return give(result, *std::move(loaded), std::vector<std::string>());
@@ -172,7 +173,7 @@ lathe_status lathe_model_parse(const void *bytes, size_t size, const char *forma
                                const lathe_load_options *options, lathe_model **result,
                                lathe_error **error) {
   return call(error, [&]() -> Result<void> {
-    if (!bytes || !result) return null_argument("model");
+    if (!bytes) return null_argument("model");
     const std::string_view form = text_or_empty(format);
     if (form != "onnx" && form != "net")
       return Error{.code = ErrorCode::usage,
@@ -211,6 +212,7 @@ lathe_status lathe_model_set_outputs(lathe_model *model, const char *const *name
                                      lathe_error **error) {
   return call(error, [&]() -> Result<void> {
     if (!model || !names) return null_argument("model, or no names");
+    model->layers.clear(); // some may go
     return model->model.set_outputs(std::vector<std::string>(names, names + count));
   });
 }
@@ -241,7 +243,7 @@ void lathe_threads_free(lathe_threads *threads) { delete threads; }
 lathe_status lathe_compile(const lathe_model *model, const lathe_options *options,
                            lathe_network **result, lathe_error **error) {
   return call(error, [&]() -> Result<void> {
-    if (!model || !result) return null_argument("model");
+    if (!model) return null_argument("model");
     auto executable = compile(model->model, compile_options(options));
     if (!executable) return executable.error();
     auto kernels = executable->kernels();
@@ -283,7 +285,7 @@ lathe_status lathe_request_create(const lathe_network *network, int64_t images,
                                   const lathe_threads *threads, lathe_request **result,
                                   lathe_error **error) {
   return call(error, [&]() -> Result<void> {
-    if (!network || !result) return null_argument("network");
+    if (!network) return null_argument("network");
     const Executable &executable = network->executable;
     auto request =
         threads ? executable.request(images, threads->threads) : executable.request(images);

@@ -115,8 +115,13 @@ static void features(void) {
   CHECK(lathe_model_layer(model, 1000) == NULL);
   name = lathe_model_layer(model, 2);
   CHECK(lathe_model_set_outputs(model, &name, 1, &error) == LATHE_OK);
+  CHECK(lathe_model_layer_count(model) == 3); /* what stood behind it is gone */
+  CHECK(lathe_model_layer(model, 3) == NULL);
+  name = lathe_model_layer(model, 2);
+  CHECK(name != NULL);
   CHECK(lathe_compile(model, NULL, &network, &error) == LATHE_OK);
   CHECK(lathe_network_output(network, 0, &info) == LATHE_OK && strcmp(info.name, name) == 0);
+  CHECK(lathe_threads_pool(1, NULL, NULL) == LATHE_USAGE);
   lathe_network_free(network);
   lathe_model_free(model);
 }
