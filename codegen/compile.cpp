@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <set>
 
 namespace lathe::core {
 namespace {
@@ -35,7 +36,7 @@ Result<std::unique_ptr<llvm::TargetMachine>> target_machine(const Target &target
   options.AllowFPOpFusion = llvm::FPOpFusion::Strict; // only the FMAs that we wrote
   return std::unique_ptr<llvm::TargetMachine>(found->createTargetMachine(
       target.triple, target.cpu, target.features, options, llvm::Reloc::PIC_,
-      llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));
+      llvm::CodeModel::Small, llvm::CodeGenOptLevel::Less));
 }
 
 // What the emitters leave to LLVM: common subexpressions and loop-invariant address arithmetic. Put
@@ -74,6 +75,56 @@ void tidy(llvm::Module &module, llvm::TargetMachine &machine) {
   llvm::createModuleToFunctionPassAdaptor(std::move(passes)).run(module, modules);
 }
 
+void fill(llvm::Module &module, const KernelSpec &spec, const Target &target) {
+  std::visit([&](const auto &s) { emit(s, target, kernel_name(spec, target), module); }, spec);
+}
+
+// What is compiled at a time, as a module: functions of these specs' kernels, those that kernels
+// share once in all.
+struct Unit {
+  std::vector<size_t> specs;
+  std::set<std::string> functions;
+  size_t instructions = 0;
+};
+
+// A function each, largest first, so that threads end together; but small ones in groups, since a
+// module takes LLVM as long as a hundred instructions.
+std::vector<Unit> units_of(std::span<const KernelSpec> specs, const Target &target) {
+  constexpr size_t small = 100, enough = 300;
+  llvm::LLVMContext context;
+  llvm::Module module("units", context);
+  std::vector<Unit> units;
+  std::optional<size_t> group;
+  std::set<std::string> known;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    fill(module, specs[i], target);
+    for (const llvm::Function &function : module) {
+      std::string name = function.getName().str();
+      if (function.isDeclaration() || !known.insert(name).second) continue;
+      const size_t instructions = function.getInstructionCount();
+      const bool joins = instructions < small;
+      if (!joins || !group || units[*group].instructions >= enough) {
+        if (joins) group = units.size();
+        units.emplace_back();
+      }
+      Unit &unit = joins ? units[*group] : units.back();
+      if (unit.specs.empty() || unit.specs.back() != i) unit.specs.push_back(i);
+      unit.functions.insert(std::move(name));
+      unit.instructions += instructions;
+    }
+  }
+  std::ranges::stable_sort(units, std::ranges::greater{}, &Unit::instructions);
+  return units;
+}
+
+// For objects that are linked into one image: nothing is seen from outside, nothing replaced.
+void keep_or_declare(llvm::Function &function, const std::set<std::string> &kept) {
+  if (function.isIntrinsic()) return;
+  if (!kept.contains(function.getName().str())) function.deleteBody();
+  function.setLinkage(llvm::GlobalValue::ExternalLinkage);
+  function.setVisibility(llvm::GlobalValue::HiddenVisibility);
+}
+
 // Makes module after module for a target, on one thread.
 class Compiler {
 public:
@@ -85,6 +136,14 @@ public:
 
   Result<ObjectCode> object(std::span<const KernelSpec> specs) {
     LATHE_TRY(auto module, build(specs));
+    return object_of(*module);
+  }
+  Result<ObjectCode> object(std::span<const KernelSpec> specs, const Unit &unit) {
+    LATHE_TRY(auto module, build_with([&](llvm::Module &all) -> Result<void> {
+                for (size_t spec : unit.specs) fill(all, specs[spec], target_);
+                for (llvm::Function &function : all) keep_or_declare(function, unit.functions);
+                return {};
+              }));
     return object_of(*module);
   }
   Result<ObjectCode> object(const NetworkLibrary &library) {
@@ -125,10 +184,7 @@ private:
   }
   Result<Module> build(std::span<const KernelSpec> specs) {
     return build_with([&](llvm::Module &module) -> Result<void> {
-      for (const KernelSpec &spec : specs) {
-        std::string name = kernel_name(spec, target_);
-        std::visit([&](const auto &s) { emit(s, target_, name, module); }, spec);
-      }
+      for (const KernelSpec &spec : specs) fill(module, spec, target_);
       return {};
     });
   }
@@ -167,21 +223,21 @@ Result<ObjectCode> compile_kernels(std::span<const KernelSpec> specs, const Targ
   return compiler.object(specs);
 }
 
-// A module for each spec, so that their number is no matter of threads.
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
                                 int threads, const Deadline &deadline) {
+  const std::vector<Unit> units = units_of(specs, target);
   std::vector<std::optional<Compiler>> compilers(size_t(std::max(threads, 1)));
-  std::vector<Result<ObjectCode>> compiled(specs.size());
-  auto compile = [&](size_t i, int thread) -> Result<ObjectCode> {
+  std::vector<Result<ObjectCode>> compiled(units.size());
+  auto compile = [&](const Unit &unit, int thread) -> Result<ObjectCode> {
     LATHE_CHECK(deadline.check());
     std::optional<Compiler> &compiler = compilers[size_t(thread)];
     if (!compiler) {
       LATHE_TRY(compiler, Compiler::create(target));
     }
-    return compiler->object(specs.subspan(i, 1));
+    return compiler->object(specs, unit);
   };
-  parallel_each(specs.size(), threads,
-                [&](size_t i, int thread) { compiled[i] = compile(i, thread); });
+  parallel_each(units.size(), threads,
+                [&](size_t i, int thread) { compiled[i] = compile(units[i], thread); });
   std::vector<ObjectCode> objects;
   for (Result<ObjectCode> &object : compiled) {
     LATHE_TRY(objects.emplace_back(), std::move(object));

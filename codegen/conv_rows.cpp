@@ -5,7 +5,20 @@ namespace lathe::core {
 
 using C = ConvSpec;
 
-void SourceRows::copy(Emitter &e, IrValue input, IrValue group, IrValue first) const {
+void SourceRows::copy(Emitter &kernel, const ConvSpec &spec, IrValue params, IrValue pre,
+                      IrValue input, IrValue group, IrValue first) {
+  const ConvSpec own{.prologue = spec.prologue, .gathered = spec.gathered, .pre = spec.pre};
+  llvm::Function *function = shared_function(
+      kernel.module, kernel.target, kernel_name(own, kernel.target) + ".rows",
+      shared_type(kernel.module, 4, 2), [&](Emitter &e) {
+        auto argument = [&](unsigned i) { return static_cast<IrValue>(e.function->getArg(i)); };
+        e.set_arguments(0, argument(0), nullptr, nullptr, argument(2));
+        SourceRows({own, 0, 0}, argument(1)).copy_rows(e, argument(3), argument(4), argument(5));
+      });
+  kernel.ir.CreateCall(function, {params, pre, kernel.scratch, input, group, first});
+}
+
+void SourceRows::copy_rows(Emitter &e, IrValue input, IrValue group, IrValue first) const {
   e.loop(param(e, C::scratch_rows), [&](IrValue r) {
     IrValue row = e.add(first, r);
     border(e, r, row, [&](IrValue to) {
@@ -42,7 +55,7 @@ void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) c
   IrValue pixel_bytes = e.mul(channels, four);
   IrValues vectors; // of this group
   for (size_t i = 0; i < operands_of(spec_.pre); ++i)
-    vectors.push_back(e.offset(stage_.operand(e, C::first_vector + spec_.bias + int(i)),
+    vectors.push_back(e.offset(e.load_invariant(e.ptr, e.offset(pre_, int64_t(i) * 8)),
                                e.mul(group, pixel_bytes)));
   // `count` channels of one pixel, or, without `pre`, of several that follow each other.
   auto copy = [&](IrValue source, IrValue target, IrValue count) {

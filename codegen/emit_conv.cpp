@@ -24,30 +24,86 @@ struct Rows {
   bool may_be_outside;
 };
 
+// What kernels of the same loops differ in. A kernel gives its loops a table, of every stage what
+// this lists: addresses of functions, and numbers.
+class StageTable {
+public:
+  enum Entry {
+    large_tile,
+    small_tile,
+    tile_pixels,
+    panel_lanes,
+    entries,
+    // By Winograd, further:
+    transform = entries,
+    transform_back,
+    outputs_h,
+    outputs_w,
+    points, // of both dimensions
+    winograd_entries
+  };
+  static int entries_of(const ConvSpec &spec) { return spec.winograd ? winograd_entries : entries; }
+
+  StageTable(IrValue table, int first_entry) : table_(table), first_(first_entry) {}
+  IrValue address(Emitter &e, Entry entry) const { return load(e, e.ptr, entry); }
+  IrValue number(Emitter &e, Entry entry) const { return load(e, e.i64, entry); }
+
+  // Of the spec and its sources, on the stack of `e`.
+  static IrValue make(Emitter &e, const ConvSpec &spec) {
+    IrValues values;
+    for (const ConvSpec *s = &spec; s; s = s->source.empty() ? nullptr : s->source.data()) {
+      const TileUse use = s->winograd ? TileUse::product : TileUse::result;
+      auto tile = [&](int64_t pixels) {
+        return tile_function(e.module, e.target, *s, pixels, use);
+      };
+      llvm::Function *large = tile(s->tile_pixels);
+      values.insert(values.end(), {large, s->smaller_tile ? tile(s->tile_pixels - 1) : large,
+                                   e.constant(s->tile_pixels), e.constant(s->panel())});
+      if (!s->winograd) continue;
+      const Size2 outputs = s->winograd->outputs, points = s->winograd->points();
+      values.insert(values.end(),
+                    {WinogradInput::function(e.module, e.target, points),
+                     WinogradOutput::function(e.module, e.target, *s), e.constant(outputs.h),
+                     e.constant(outputs.w), e.constant(points.h * points.w)});
+    }
+    IrValue table = e.local(llvm::ArrayType::get(e.i64, values.size()));
+    for (size_t i = 0; i < values.size(); ++i)
+      e.ir.CreateStore(values[i], e.offset(table, int64_t(i) * 8));
+    return table;
+  }
+
+private:
+  IrValue load(Emitter &e, llvm::Type *type, Entry entry) const {
+    return e.load_invariant(type, e.offset(table_, int64_t(first_ + entry) * 8));
+  }
+  IrValue table_;
+  int first_;
+};
+
+// The spec without what the table says, and what only tiles know: equal for kernels that share
+// their loops.
+ConvSpec loops_of(const ConvSpec &spec) {
+  ConvSpec loops = spec;
+  loops.tile_pixels = loops.tile_vectors = loops.lanes = 1;
+  loops.smaller_tile = loops.masked = false;
+  if (loops.winograd) loops.winograd = Winograd{};
+  loops.post.assign(operands_of(spec.post), FusedOp{Binary{}});
+  for (ConvSpec &source : loops.source) source = loops_of(source);
+  return loops;
+}
+
 // One convolution of a chain.
 class Stage {
 public:
-  // Operands and parameters of the stage begin at these numbers; those of its source follow.
-  Stage(const ConvSpec &spec, const Target &target, llvm::Module &module, const std::string &name,
-        int first_operand, int first_param)
-      : spec_(spec), arguments_{spec, first_operand, first_param}, rows_(arguments_),
+  // Its entries of the table, operands and parameters begin at these numbers; those of its source
+  // follow.
+  Stage(const ConvSpec &spec, IrValue table, int first_entry, int first_operand, int first_param)
+      : spec_(spec), table_(table, first_entry), arguments_{spec, first_operand, first_param},
         extra_(operands_of(spec.post)) {
-    if (spec_.winograd) {
-      // A tile's sums go into scratch as they are, so that kernels of a module share the tiles.
-      const ConvSpec bare{.tile_pixels = spec_.tile_pixels,
-                          .smaller_tile = spec_.smaller_tile,
-                          .tile_vectors = spec_.tile_vectors,
-                          .lanes = spec_.lanes};
-      tiles_.emplace(module, target, "product", bare, false);
-      winograd_input_.emplace(module, target, *spec_.winograd);
-      winograd_output_.emplace(module, target, name + ".transform_back", spec_);
-    } else {
-      tiles_.emplace(module, target, name, spec_, true);
-    }
     if (spec_.prologue == Prologue::convolve)
-      source_ = std::make_unique<Stage>(spec.source[0], target, module, name + ".source",
-                                        first_operand + int(spec.stage_operands()),
-                                        first_param + int(spec.stage_params()));
+      source_ = std::make_unique<Stage>(
+          spec.source[0], table, first_entry + StageTable::entries_of(spec),
+          first_operand + int(spec.stage_operands()), first_param + int(spec.stage_params()));
   }
   int end_of_operands() const { // of the whole chain, before its input
     return source_ ? source_->end_of_operands()
@@ -70,12 +126,17 @@ public:
 
   // Scratch rows of the source, from its row `first` on.
   void bring_rows(Emitter &e, const Place &at, IrValue first) const {
-    if (!source_) return rows_.copy(e, input(e, at), at.group, first);
+    if (!source_) {
+      IrValue pre = e.address_of_operand(arguments_.first_operand + C::first_vector + spec_.bias);
+      return SourceRows::copy(e, spec_, e.address_of_param(arguments_.first_param), pre,
+                              input(e, at), at.group, first);
+    }
     source_->prepare(e, at, first);
     IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
     IrValue row = e.mul(param(e, C::scratch_cols), pixel);
+    const SourceRows borders(arguments_);
     e.loop(param(e, C::scratch_rows),
-           [&](IrValue r) { rows_.border(e, r, e.add(first, r), [](IrValue) {}); });
+           [&](IrValue r) { borders.border(e, r, e.add(first, r), [](IrValue) {}); });
     Rows rows{first,
               param(e, C::scratch_rows),
               e.offset(scratch(e), e.mul(param(e, C::pad_left), pixel)),
@@ -88,10 +149,10 @@ public:
 
   // One panel of the result's rows; `prepare` has been there.
   void panel(Emitter &e, const Place &at, IrValue panel, const Rows &rows) const {
-    IrValue lanes = e.constant(panel_lanes()), panel_bytes = e.constant(panel_lanes() * 4);
+    IrValue lanes = panel_lanes(e), panel_bytes = e.mul(lanes, e.constant(4));
     IrValue panel_index = e.add(e.mul(at.group, param(e, C::stage_panels)), panel);
     IrValue channel_bytes = e.mul(panel, panel_bytes);
-    RegisterTiles::Arguments a{};
+    TileArguments a{};
     a.weights = e.offset(operand(e, C::weights), e.mul(panel_index, param(e, C::weight_panel)));
     a.bias = spec_.bias ? e.offset(operand(e, C::first_vector), e.mul(panel_index, panel_bytes))
                         : static_cast<IrValue>(
@@ -119,25 +180,33 @@ public:
     e.loop(rows.count, [&](IrValue r) {
       IrValue row = e.add(rows.first, r);
       auto compute = [&] {
-        RegisterTiles::Arguments row_arguments = a;
+        TileArguments row_arguments = a;
         row_arguments.source = e.offset(source, e.mul(r, param(e, C::src_row_step)));
         row_arguments.out = e.offset(e.offset(rows.to, channel_bytes), e.mul(r, rows.row_pitch));
         for (size_t i = 0; i < extra_; ++i)
           row_arguments.post.push_back(e.offset(post[i], e.mul(row, post_row_pitch(e, i))));
-        tiles_->row(e, row_arguments, param(e, C::large_tiles), param(e, C::tiles));
+        tile_row(e).emit(e, row_arguments);
       };
       if (!rows.may_be_outside) return compute();
       e.when(e.ir.CreateICmpULT(row, param(e, C::stage_rows)), compute); // negative ones are huge
     });
   }
 
-  int64_t panel_lanes() const { return spec_.panel(); }
+  IrValue panel_lanes(Emitter &e) const { return table_.number(e, StageTable::panel_lanes); }
   IrValue channels(Emitter &e) const { return param(e, C::channels); } // of a group
 
 private:
   IrValue param(Emitter &e, int index) const { return arguments_.param(e, index); }
   IrValue operand(Emitter &e, int index) const { return arguments_.operand(e, index); }
   IrValue scratch(Emitter &e) const { return arguments_.scratch(e); }
+  TileRow tile_row(Emitter &e, IrValue end = nullptr) const {
+    return {table_.address(e, StageTable::large_tile),
+            table_.address(e, StageTable::small_tile),
+            table_.number(e, StageTable::tile_pixels),
+            param(e, C::large_tiles),
+            param(e, C::tiles),
+            end};
+  }
   IrValue post_row_pitch(Emitter &e, size_t i) const {
     return param(e, C::first_post_pitch + 4 * int(i) + 1);
   }
@@ -156,7 +225,7 @@ private:
   IrValue winograd_param(Emitter &e, C::WinogradParam index) const {
     return param(e, int(spec_.first_winograd_param()) + index);
   }
-  IrValue outputs_h(Emitter &e) const { return e.constant(spec_.winograd->outputs.h); }
+  IrValue outputs_h(Emitter &e) const { return table_.number(e, StageTable::outputs_h); }
   IrValue tile_row_of(Emitter &e, IrValue row) const { // rows before the picture: the first
     return e.div(e.maximum(row, e.constant(0)), outputs_h(e));
   }
@@ -174,36 +243,39 @@ private:
       IrValue row = e.offset(scratch(e), e.mul(r, param(e, C::src_row_step)));
       e.loop(cols, [&](IrValue c) {
         IrValue tile = e.mul(e.add(e.mul(r, cols), c), winograd_param(e, C::transformed_tile));
-        winograd_input_->call(e, e.offset(row, e.mul(c, param(e, C::src_pixel_step))),
-                              param(e, C::tap_row_pitch), param(e, C::tap_col_pitch),
-                              param(e, C::in_channels), e.offset(to, tile),
-                              winograd_param(e, C::transformed_point));
+        const WinogradInput each{e.offset(row, e.mul(c, param(e, C::src_pixel_step))),
+                                 e.offset(to, tile),
+                                 param(e, C::tap_row_pitch),
+                                 param(e, C::tap_col_pitch),
+                                 winograd_param(e, C::transformed_point),
+                                 param(e, C::in_channels)};
+        each.call(e, table_.address(e, StageTable::transform));
       });
     });
   }
 
   // The panel's products for every point, and back: the wanted rows of the result, `to` being the
   // place of the first of them, `post` that of row 0 of the picture.
-  void winograd_panel(Emitter &e, RegisterTiles::Arguments a, const Rows &rows, IrValue to,
+  void winograd_panel(Emitter &e, TileArguments a, const Rows &rows, IrValue to,
                       const IrValues &post) const {
     IrValue first_tile = tile_row_of(e, rows.first);
     IrValue cols = winograd_param(e, C::tile_cols);
     IrValue tile_count = e.mul(tile_rows(e, first_tile), cols);
     IrValue products = e.offset(e.scratch, winograd_param(e, C::products_at));
     IrValue products_point = winograd_param(e, C::products_point);
-    const Size2 points = spec_.winograd->points();
-    IrValue weights_point = e.mul(a.depth, e.constant(panel_lanes() * 4));
-    RegisterTiles::Arguments p = a;
+    IrValue panel_bytes = e.mul(panel_lanes(e), e.constant(4));
+    IrValue weights_point = e.mul(a.depth, panel_bytes);
+    TileArguments p = a;
     p.pixel_step = winograd_param(e, C::transformed_tile);
-    p.out_pixel = e.constant(panel_lanes() * 4);
+    p.out_pixel = panel_bytes;
     p.post_pixel.clear();
-    e.loop(e.constant(points.h * points.w), [&](IrValue point) {
+    e.loop(table_.number(e, StageTable::points), [&](IrValue point) {
       IrValue source = e.add(winograd_param(e, C::transformed_at),
                              e.mul(point, winograd_param(e, C::transformed_point)));
       p.source = e.offset(e.scratch, source);
       p.weights = e.offset(a.weights, e.mul(point, weights_point));
       p.out = e.offset(products, e.mul(point, products_point));
-      tiles_->row(e, p, param(e, C::large_tiles), param(e, C::tiles), tile_count);
+      tile_row(e, tile_count).emit(e, p);
     });
     e.loop(tile_rows(e, first_tile), [&](IrValue r) {
       IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
@@ -211,8 +283,8 @@ private:
       IrValue end = e.minimum(e.add(wanted, rows.count), e.sub(param(e, C::stage_rows), row));
       e.loop(cols, [&](IrValue c) {
         IrValue tile = e.add(e.mul(r, cols), c);
-        IrValue col = e.mul(c, e.constant(spec_.winograd->outputs.w));
-        WinogradOutput::Arguments w{};
+        IrValue col = e.mul(c, table_.number(e, StageTable::outputs_w));
+        WinogradOutput w{};
         w.from = e.offset(products, e.mul(tile, p.out_pixel));
         w.point = products_point;
         w.row = rows.row_pitch;
@@ -230,29 +302,32 @@ private:
           w.post_row.push_back(row_pitch);
           w.post_pixel.push_back(pixel_pitch);
         }
-        winograd_output_->call(e, w);
+        w.call(e, table_.address(e, StageTable::transform_back));
       });
     });
   }
 
   const ConvSpec &spec_;
+  const StageTable table_;
   const StageArguments arguments_;
-  const SourceRows rows_;
   const size_t extra_; // post operands
-  std::optional<RegisterTiles> tiles_;
-  std::optional<WinogradInput> winograd_input_;
-  std::optional<WinogradOutput> winograd_output_;
   std::unique_ptr<Stage> source_;
 };
 
-// The loop over tasks.
-class ConvEmitter {
+// The loop over tasks, which kernels share.
+class TaskLoop {
 public:
-  ConvEmitter(const ConvSpec &spec, const Target &target, llvm::Module &module,
-              const std::string &name)
-      : spec_(spec),
-        stage_(spec, target, module, name, int(spec.first_stage_operand()), C::first_stage_param),
-        e_(module, target, name, size_t(stage_.end_of_operands() + 1)) {}
+  // In a function of the arguments of a kernel, and a table.
+  enum Argument { args, scratch, table, begin, end };
+  static llvm::FunctionType *type(llvm::Module &module) { return shared_type(module, 3, 2); }
+
+  TaskLoop(const ConvSpec &spec, Emitter &e)
+      : spec_(spec), e_(e), stage_(spec, e.function->getArg(table), 0,
+                                   int(spec.first_stage_operand()), C::first_stage_param) {
+    auto argument = [&](Argument i) { return static_cast<IrValue>(e.function->getArg(i)); };
+    e.set_arguments(size_t(stage_.end_of_operands() + 1), argument(args), argument(begin),
+                    argument(end), argument(scratch));
+  }
 
   void emit() {
     Emitter &e = e_;
@@ -276,7 +351,6 @@ public:
           });
           return IrValues{source};
         });
-    e.ir.CreateRetVoid();
   }
 
 private:
@@ -304,7 +378,8 @@ private:
   void pool(const Place &at, IrValue panel, IrValue first, IrValue rows) {
     Emitter &e = e_;
     IrValue first_conv = first_conv_row(first);
-    IrValue channel_bytes = e.mul(panel, e.constant(stage_.panel_lanes() * 4));
+    IrValue lanes = stage_.panel_lanes(e);
+    IrValue channel_bytes = e.mul(panel, e.mul(lanes, e.constant(4)));
     IrValue row_pitch = pool_param(PoolSpec::in_row);
     IrValue to = e.offset(e.scratch, scratch_param(C::pool_at));
     // The stage adds the panel's place among the channels, scratch holds one panel.
@@ -312,30 +387,37 @@ private:
                  {first_conv, scratch_param(C::conv_rows),
                   e.offset(to, e.sub(e.constant(0), channel_bytes)), row_pitch,
                   pool_param(PoolSpec::in_pixel), true});
-    IrValue lanes = e.constant(stage_.panel_lanes());
     IrValue live = e.minimum(e.sub(stage_.channels(e), e.mul(panel, lanes)), lanes);
-    PoolRow pooled{e, *spec_.pool, first_pool_param()};
+    PoolRow pooled{.params = e.address_of_param(first_pool_param()), .channels = live};
     if (spec_.pool->bias) {
       IrValue channel = e.mul(e.mul(at.group, stage_.channels(e)), e.constant(4));
       pooled.bias = e.offset(e.operand(C::pool_bias), e.add(channel, channel_bytes));
     }
-    IrValue picture = e.offset(to, e.sub(e.constant(0), e.mul(first_conv, row_pitch)));
+    pooled.in = e.offset(to, e.sub(e.constant(0), e.mul(first_conv, row_pitch)));
     e.loop(rows, [&](IrValue r) {
-      IrValue row = e.add(first, r);
-      pooled.emit(row, picture, e.offset(output(at, row), channel_bytes), live);
+      pooled.row = e.add(first, r);
+      pooled.out = e.offset(output(at, pooled.row), channel_bytes);
+      pooled.emit(e, *spec_.pool);
     });
   }
 
   const ConvSpec &spec_;
-  Stage stage_;
-  Emitter e_;
+  Emitter &e_;
+  const Stage stage_;
 };
 
 } // namespace
 
 void emit(const ConvSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
-  ConvEmitter(spec, target, module, name).emit();
+  const ConvSpec loops = loops_of(spec);
+  llvm::Function *tasks =
+      shared_function(module, target, kernel_name(loops, target) + ".loops", TaskLoop::type(module),
+                      [&](Emitter &e) { TaskLoop(loops, e).emit(); });
+  Emitter e(module, target, name, 0);
+  IrValue table = StageTable::make(e, spec);
+  e.ir.CreateCall(tasks, {e.args, e.scratch, table, e.begin, e.end});
+  e.ir.CreateRetVoid();
 }
 
 } // namespace lathe::core

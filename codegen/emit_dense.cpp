@@ -2,6 +2,8 @@
 // images share what is read of them.
 #include "codegen/emitter.h"
 
+#include <fmt/format.h>
+
 namespace lathe::core {
 namespace {
 
@@ -56,6 +58,21 @@ IrValues dots(Emitter &e, const IrValues &xs, const IrValues &rows, IrValue dept
   return results;
 }
 
+// The same as a function that kernels share: of the addresses of xs and rows, of where the results
+// go, four floats for each of xs, and of the depth.
+llvm::Function *dots_function(Emitter &kernel, size_t xs, size_t rows) {
+  const std::string name = fmt::format("{}_{}x{}__{}.dots", D::name, xs, rows, kernel.target.name);
+  auto *type = shared_type(kernel.module, xs + rows + 1, 1);
+  return shared_function(kernel.module, kernel.target, name, type, [&](Emitter &e) {
+    IrValues all;
+    for (llvm::Argument &argument : e.function->args()) all.push_back(&argument);
+    const auto first_row = all.begin() + int64_t(xs), to = first_row + int64_t(rows);
+    const IrValues sums = dots(e, {all.begin(), first_row}, {first_row, to}, to[1]);
+    for (size_t i = 0; i < sums.size(); ++i)
+      e.store(sums[i], e.offset(*to, int64_t(i / rows * D::rows + i % rows) * 4));
+  });
+}
+
 } // namespace
 
 void emit(const DenseSpec &spec, const Target &target, const std::string &name,
@@ -66,14 +83,14 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
   IrValue outputs = e.param(D::outputs), depth = e.param(D::depth);
   IrValue row_bytes = e.mul(depth, e.constant(4));
   auto *quad = e.vector(D::rows);
+  constexpr int64_t together = 2; // images that share what is read of the weights
+  IrValue sums = e.local(llvm::ArrayType::get(quad, together));
 
   auto place = [&](D::Param pitch, IrValue base, IrValue image) {
     return e.offset(base, e.mul(image, e.param(pitch)));
   };
   // What becomes of the sums of four rows for one image.
-  auto finish = [&](IrValue row, IrValue image, const IrValues &sums) {
-    IrValue value = e.zero(quad);
-    for (size_t r = 0; r < sums.size(); ++r) value = e.ir.CreateInsertElement(value, sums[r], r);
+  auto finish = [&](IrValue row, IrValue image, IrValue value) {
     IrValue mask = e.lane_mask(e.sub(outputs, row), D::rows);
     IrValue bytes = e.mul(row, e.constant(4));
     if (spec.bias)
@@ -89,20 +106,21 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
   // accumulators and what they read fill the registers.
   auto four_rows = [&](IrValue row, IrValue image, int64_t images) {
     const int64_t at_once = images == 1 ? D::rows : target.vector_registers >= 32 ? 2 : 1;
-    IrValues xs;
-    for (int64_t i = 0; i < images; ++i)
-      xs.push_back(place(D::in_image, e.operand(D::input), e.add(image, e.constant(i))));
-    std::vector<IrValues> sums(static_cast<size_t>(images));
+    llvm::Function *dots = dots_function(e, size_t(images), size_t(at_once));
     for (int64_t r = 0; r < D::rows; r += at_once) {
-      IrValues rows;
+      IrValues all;
+      for (int64_t i = 0; i < images; ++i)
+        all.push_back(place(D::in_image, e.operand(D::input), e.add(image, e.constant(i))));
       for (int64_t k = r; k < r + at_once; ++k) { // behind the last row: that again, not stored
         IrValue clamped = e.minimum(e.add(row, e.constant(k)), e.sub(outputs, e.constant(1)));
-        rows.push_back(e.offset(e.operand(D::weights), e.mul(clamped, row_bytes)));
+        all.push_back(e.offset(e.operand(D::weights), e.mul(clamped, row_bytes)));
       }
-      const IrValues some = dots(e, xs, rows, depth);
-      for (size_t d = 0; d < some.size(); ++d) sums[d / rows.size()].push_back(some[d]);
+      all.push_back(e.offset(sums, r * 4));
+      all.push_back(depth);
+      e.ir.CreateCall(dots, all);
     }
-    for (int64_t i = 0; i < images; ++i) finish(row, e.add(image, e.constant(i)), sums[size_t(i)]);
+    for (int64_t i = 0; i < images; ++i)
+      finish(row, e.add(image, e.constant(i)), e.load(quad, e.offset(sums, i * D::rows * 4)));
   };
 
   IrValue block_rows = e.param(D::block_rows);
@@ -110,7 +128,6 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
     IrValue first = e.mul(task, block_rows);
     IrValue last = e.minimum(e.add(first, block_rows), outputs);
     e.loop(first, last, e.constant(D::rows), [&](IrValue row) {
-      constexpr int64_t together = 2; // images that share what is read of the weights
       IrValue images = e.param(D::images), two = e.constant(together);
       IrValue rest = e.mul(e.div(images, two), two);
       e.loop(e.constant(0), rest, two, [&](IrValue image) { four_rows(row, image, together); });

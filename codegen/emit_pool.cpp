@@ -7,12 +7,16 @@ namespace lathe::core {
 
 using P = PoolSpec;
 
-void PoolRow::emit(IrValue row, IrValue in, IrValue out, IrValue channels) {
+namespace {
+
+// In the row's own function, where the parameters are the pool's.
+void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
+  const auto &[params, bias, in, out, row, channels, pre, post] = at;
   const Target &target = e.target;
   const bool max = spec.kind == PoolKind::max;
   constexpr double infinity = std::numeric_limits<double>::infinity();
   IrValue zero = e.constant(0), one = e.constant(1), four = e.constant(4);
-  auto param = [&](int index) { return e.param(first_param + index); };
+  auto param = [&](int index) { return e.param(index); };
 
   // The taps [first, last) of a window at `start` that fall on [low, high), `dilation` apart.
   struct Range {
@@ -100,12 +104,41 @@ void PoolRow::emit(IrValue row, IrValue in, IrValue out, IrValue channels) {
   });
 }
 
+// The fields in the order of the function's arguments; their lists must be as long as they will be.
+std::vector<IrValue *> fields_of(PoolRow &a) {
+  std::vector<IrValue *> all{&a.params, &a.bias, &a.in, &a.out};
+  for (IrValue &each : a.pre) all.push_back(&each);
+  for (IrValue &each : a.post) all.push_back(&each);
+  all.insert(all.end(), {&a.row, &a.channels});
+  return all;
+}
+
+} // namespace
+
+void PoolRow::emit(Emitter &kernel, const PoolSpec &spec) const {
+  PoolRow copy = *this;
+  if (!copy.bias) copy.bias = kernel.zero(kernel.ptr);
+  IrValues all;
+  for (IrValue *field : fields_of(copy)) all.push_back(*field);
+  auto *type = shared_type(kernel.module, 4 + pre.size() + post.size(), 2);
+  llvm::Function *function =
+      shared_function(kernel.module, kernel.target, kernel_name(spec, kernel.target) + ".row", type,
+                      [&](Emitter &e) {
+                        PoolRow own = *this;
+                        unsigned next = 0;
+                        for (IrValue *field : fields_of(own)) *field = e.function->getArg(next++);
+                        e.set_arguments(0, own.params, nullptr, nullptr, nullptr);
+                        compute(e, spec, own);
+                      });
+  kernel.ir.CreateCall(function, all);
+}
+
 void emit(const PoolSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   const int pre = int(operands_of(spec.pre)), post = int(operands_of(spec.post));
   Emitter e(module, target, name, size_t(P::first_vector + spec.bias + pre + post));
   int next = P::first_vector;
-  PoolRow pool{e, spec, 0};
+  PoolRow pool{.params = e.address_of_param(0), .channels = e.param(P::channels)};
   if (spec.bias) pool.bias = e.operand(next++);
   for (int i = 0; i < pre; ++i) pool.pre.push_back(e.operand(next++));
   e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
@@ -117,8 +150,10 @@ void emit(const PoolSpec &spec, const Target &target, const std::string &name,
     pool.post.clear();
     for (int i = 0; i < post; ++i)
       pool.post.push_back(place(next + i, P::first_post_pitch + 3 * i));
-    pool.emit(row, e.offset(e.operand(P::input), e.mul(image, e.param(P::in_image))),
-              place(P::output, P::out_image), e.param(P::channels));
+    pool.row = row;
+    pool.in = e.offset(e.operand(P::input), e.mul(image, e.param(P::in_image)));
+    pool.out = place(P::output, P::out_image);
+    pool.emit(e, spec);
   });
   e.ir.CreateRetVoid();
 }

@@ -121,59 +121,60 @@ std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Ma
 
 } // namespace
 
-WinogradInput::WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd) {
-  const auto &[m, r] = winograd;
+// The same for all filters with so many points. Whole vectors, also at the last channels: lanes
+// behind them are neither kept apart nor used.
+llvm::Function *WinogradInput::function(llvm::Module &module, const Target &target, Size2 points) {
   const std::string name =
-      fmt::format("winograd_{}x{}_{}x{}__{}.transform", m.h, m.w, r.h, r.w, target.name);
-  function_ = module.getFunction(name);
-  if (function_) return;
-  function_ = internal_function(module, name, 2, 4);
-  function_->addFnAttr(aligned_stack);
-  Emitter e(module, target, function_);
-  auto argument = [&](unsigned i) { return static_cast<IrValue>(function_->getArg(i)); };
-  IrValue from = argument(0), to = argument(1), row = argument(2), pixel = argument(3),
-          point = argument(4), channels = argument(5);
-  const Matrix &columns = winograd_matrices(winograd.outputs.h, winograd.kernel.h).input;
-  const Matrix &rows = winograd_matrices(winograd.outputs.w, winograd.kernel.w).input;
-  e.for_lanes(channels, [&](IrValue first, IrValue mask) {
-    IrValue bytes = e.mul(first, e.constant(4));
-    IrValue source = e.offset(from, bytes), target_tile = e.offset(to, bytes);
-    auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
-      IrValue at = e.add(e.mul(row, e.constant(i)), e.mul(pixel, e.constant(j)));
-      return e.load(e.vector(), e.offset(source, at), mask);
+      fmt::format("winograd_{}x{}__{}.transform", points.h, points.w, target.name);
+  return shared_function(module, target, name, type(module), [&](Emitter &e) {
+    e.function->addFnAttr(aligned_stack);
+    WinogradInput a{};
+    unsigned next = 0;
+    for (IrValue *field : {&a.from, &a.to, &a.row, &a.pixel, &a.point, &a.channels})
+      *field = e.function->getArg(next++);
+    const Matrix &columns = winograd_matrices(points.h, 1).input;
+    const Matrix &rows = winograd_matrices(points.w, 1).input;
+    e.loop(e.constant(0), a.channels, e.constant(target.lanes()), [&](IrValue first) {
+      IrValue bytes = e.mul(first, e.constant(4));
+      IrValue source = e.offset(a.from, bytes), target_tile = e.offset(a.to, bytes);
+      auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
+        IrValue at = e.add(e.mul(a.row, e.constant(i)), e.mul(a.pixel, e.constant(j)));
+        return e.load(e.vector(), e.offset(source, at));
+      });
+      int64_t number = 0;
+      for (const IrValues &line : y)
+        for (IrValue value : line)
+          e.store(value, e.offset(target_tile, e.mul(a.point, e.constant(number++))));
     });
-    int64_t number = 0;
-    for (const IrValues &line : y)
-      for (IrValue value : line)
-        e.store(value, e.offset(target_tile, e.mul(point, e.constant(number++))), mask);
   });
-  e.ir.CreateRetVoid();
 }
 
-void WinogradInput::call(Emitter &e, IrValue from, IrValue row, IrValue pixel, IrValue channels,
-                         IrValue to, IrValue point) const {
-  e.ir.CreateCall(function_, {from, to, row, pixel, point, channels});
+llvm::FunctionType *WinogradInput::type(llvm::Module &module) { return shared_type(module, 2, 4); }
+
+void WinogradInput::call(Emitter &e, IrValue function) const {
+  e.ir.CreateCall(type(e.module), function, {from, to, row, pixel, point, channels});
 }
 
-WinogradOutput::WinogradOutput(llvm::Module &module, const Target &whole, const std::string &name,
-                               const ConvSpec &spec)
-    : function_(internal_function(module, name, 3 + operands_of(spec.post),
-                                  7 + 2 * operands_of(spec.post))) {
-  function_->addFnAttr(aligned_stack);
-  const Target target = with_lanes(whole, spec.lanes);
-  Emitter e(module, target, function_);
-  unsigned next = 0;
-  auto take = [&] { return static_cast<IrValue>(function_->getArg(next++)); };
-  const size_t extra = operands_of(spec.post);
-  Arguments a{};
-  for (IrValue *field : {&a.from, &a.to, &a.bias}) *field = take();
-  for (size_t i = 0; i < extra; ++i) a.post.push_back(take());
-  for (IrValue *field :
+namespace {
+
+llvm::FunctionType *output_type(llvm::Module &module, size_t extra) {
+  return shared_type(module, 3 + extra, 7 + 2 * extra);
+}
+
+// The fields in the order of the function's arguments; their lists must be as long as they will be.
+std::vector<IrValue *> fields_of(WinogradOutput &a) {
+  std::vector<IrValue *> all{&a.from, &a.to, &a.bias};
+  for (IrValue &each : a.post) all.push_back(&each);
+  for (IrValue *each :
        {&a.point, &a.row, &a.pixel, &a.first_row, &a.end_row, &a.cols, &a.live_channels})
-    *field = take();
-  for (size_t i = 0; i < extra; ++i) a.post_row.push_back(take());
-  for (size_t i = 0; i < extra; ++i) a.post_pixel.push_back(take());
+    all.push_back(each);
+  for (IrValue &each : a.post_row) all.push_back(&each);
+  for (IrValue &each : a.post_pixel) all.push_back(&each);
+  return all;
+}
 
+void transform_back(Emitter &e, const ConvSpec &spec, const WinogradOutput &a) {
+  const Target &target = e.target;
   const auto &[outputs, kernel] = *spec.winograd;
   const Matrix &columns = winograd_matrices(outputs.h, kernel.h).output;
   const Matrix &rows = winograd_matrices(outputs.w, kernel.w).output;
@@ -187,7 +188,7 @@ WinogradOutput::WinogradOutput(llvm::Module &module, const Target &whole, const 
       }
   };
   fetch(a.to, a.row, a.pixel, Emitter::Fetch::to_write);
-  for (size_t i = 0; i < extra; ++i)
+  for (size_t i = 0; i < a.post.size(); ++i)
     fetch(a.post[i], a.post_row[i], a.post_pixel[i], Emitter::Fetch::to_read);
   e.loop(e.constant(spec.tile_vectors), [&](IrValue v) {
     IrValue bytes = e.mul(v, e.constant(target.vector_bytes));
@@ -221,17 +222,37 @@ WinogradOutput::WinogradOutput(llvm::Module &module, const Target &whole, const 
       });
     }
   });
-  e.ir.CreateRetVoid();
 }
 
-void WinogradOutput::call(Emitter &e, const Arguments &a) const {
-  IrValues all{a.from, a.to, a.bias};
-  all.insert(all.end(), a.post.begin(), a.post.end());
-  for (IrValue value : {a.point, a.row, a.pixel, a.first_row, a.end_row, a.cols, a.live_channels})
-    all.push_back(value);
-  all.insert(all.end(), a.post_row.begin(), a.post_row.end());
-  all.insert(all.end(), a.post_pixel.begin(), a.post_pixel.end());
-  e.ir.CreateCall(function_, all);
+} // namespace
+
+llvm::Function *WinogradOutput::function(llvm::Module &module, const Target &whole,
+                                         const ConvSpec &spec) {
+  const ConvSpec own{.tile_vectors = spec.tile_vectors,
+                     .lanes = spec.lanes,
+                     .masked = spec.masked,
+                     .bias = spec.bias,
+                     .winograd = spec.winograd,
+                     .post = spec.post};
+  const size_t extra = operands_of(spec.post);
+  const Target target = with_lanes(whole, spec.lanes);
+  return shared_function(module, target, kernel_name(own, target) + ".transform_back",
+                         output_type(module, extra), [&](Emitter &e) {
+                           e.function->addFnAttr(aligned_stack);
+                           WinogradOutput a{};
+                           for (IrValues *list : {&a.post, &a.post_row, &a.post_pixel})
+                             list->resize(extra);
+                           unsigned next = 0;
+                           for (IrValue *field : fields_of(a)) *field = e.function->getArg(next++);
+                           transform_back(e, own, a);
+                         });
+}
+
+void WinogradOutput::call(Emitter &e, IrValue function) const {
+  WinogradOutput copy = *this;
+  IrValues all;
+  for (IrValue *field : fields_of(copy)) all.push_back(*field);
+  e.ir.CreateCall(output_type(e.module, post.size()), function, all);
 }
 
 } // namespace lathe::core

@@ -19,11 +19,8 @@ Emitter::Emitter(llvm::Module &module, const Target &target, const std::string &
                                              {pointer, word, word, pointer}, false);
         return llvm::Function::Create(type, llvm::Function::ExternalLinkage, name, module);
       }()) {
-  args_ = function->getArg(0);
-  begin = function->getArg(1);
-  end = function->getArg(2);
-  scratch = function->getArg(3);
-  first_param_ = static_cast<int>(operands);
+  set_arguments(operands, function->getArg(0), function->getArg(1), function->getArg(2),
+                function->getArg(3));
 }
 
 Emitter::Emitter(llvm::Module &m, const Target &t, llvm::Function *f)
@@ -38,18 +35,25 @@ Emitter::Emitter(llvm::Module &m, const Target &t, llvm::Function *f)
   function->addFnAttr("min-legal-vector-width", std::to_string(target.vector_bytes * 8));
 }
 
+void Emitter::set_arguments(size_t operands, IrValue all, IrValue first, IrValue last,
+                            IrValue memory) {
+  args = all;
+  begin = first;
+  end = last;
+  scratch = memory;
+  first_param_ = static_cast<int>(operands);
+}
+
 IrValue Emitter::constant(int64_t value) const {
   return llvm::ConstantInt::get(i64, static_cast<uint64_t>(value), true);
 }
 
-IrValue Emitter::operand(int index) {
-  auto *load = ir.CreateLoad(ptr, offset(args_, 8 * index));
-  load->setMetadata(llvm::LLVMContext::MD_invariant_load, llvm::MDNode::get(context, {}));
-  return load;
-}
-
-IrValue Emitter::param(int index) {
-  auto *load = ir.CreateLoad(i64, offset(args_, 8 * (first_param_ + index)));
+IrValue Emitter::operand(int index) { return load_invariant(ptr, address_of_operand(index)); }
+IrValue Emitter::address_of_operand(int index) { return offset(args, 8 * index); }
+IrValue Emitter::param(int index) { return load_invariant(i64, address_of_param(index)); }
+IrValue Emitter::address_of_param(int index) { return offset(args, 8 * (first_param_ + index)); }
+IrValue Emitter::load_invariant(IrType *type, IrValue pointer) {
+  auto *load = ir.CreateLoad(type, pointer);
   load->setMetadata(llvm::LLVMContext::MD_invariant_load, llvm::MDNode::get(context, {}));
   return load;
 }
@@ -546,15 +550,22 @@ IrValue Emitter::integer_binary(BinaryKind kind, IrValue a, IrValue b) {
   return ir.CreateSelect(ir.CreateICmpSLT(a, zero(type)), mul(a, b), a);
 }
 
-llvm::Function *internal_function(llvm::Module &module, const std::string &name, size_t pointers,
-                                  size_t integers) {
+llvm::FunctionType *shared_type(llvm::Module &module, size_t pointers, size_t integers) {
   llvm::LLVMContext &context = module.getContext();
   std::vector<llvm::Type *> types(pointers, llvm::PointerType::get(context, 0));
   types.resize(pointers + integers, llvm::Type::getInt64Ty(context));
-  auto *function =
-      llvm::Function::Create(llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false),
-                             llvm::Function::InternalLinkage, name, module);
+  return llvm::FunctionType::get(llvm::Type::getVoidTy(context), types, false);
+}
+
+llvm::Function *shared_function(llvm::Module &module, const Target &target, const std::string &name,
+                                llvm::FunctionType *type,
+                                const std::function<void(Emitter &)> &body) {
+  if (llvm::Function *known = module.getFunction(name)) return known;
+  auto *function = llvm::Function::Create(type, llvm::Function::InternalLinkage, name, module);
   function->addFnAttr(llvm::Attribute::NoInline);
+  Emitter e(module, target, function);
+  body(e);
+  e.ir.CreateRetVoid();
   return function;
 }
 

@@ -26,7 +26,9 @@ public:
   const Target &target;
   llvm::IRBuilder<> ir;
   llvm::Function *function;
-  IrValue begin = nullptr, end = nullptr, scratch = nullptr;
+  IrValue args = nullptr, begin = nullptr, end = nullptr, scratch = nullptr; // of a kernel
+  // For a function that does a kernel's work.
+  void set_arguments(size_t operands, IrValue args, IrValue begin, IrValue end, IrValue scratch);
 
   llvm::Type *f32 = nullptr, *i64 = nullptr, *ptr = nullptr;
   llvm::Type *vector(int64_t lanes) const {
@@ -37,6 +39,9 @@ public:
   llvm::Type *type_of(DType dtype) const; // i8 for a bool
   IrValue operand(int index);             // an address
   IrValue param(int index);               // an i64
+  IrValue address_of_operand(int index);  // where it is listed
+  IrValue address_of_param(int index);
+  IrValue load_invariant(llvm::Type *type, IrValue pointer); // of what nobody writes meanwhile
   IrValue constant(int64_t value) const;
   IrValue zero(llvm::Type *type) const { return llvm::Constant::getNullValue(type); }
   IrValue splat(llvm::Type *type, double value) const { return llvm::ConstantFP::get(type, value); }
@@ -107,13 +112,15 @@ public:
 
 private:
   IrValue integer_like(llvm::Type *float_type, int64_t value) const;
-  IrValue args_ = nullptr;
   int first_param_ = 0;
 };
 
-// A function that only the module's kernels call: of so many addresses, then so many i64.
-llvm::Function *internal_function(llvm::Module &module, const std::string &name, size_t pointers,
-                                  size_t integers);
+// Functions that kernels share: of so many addresses, then so many i64. The name says all that
+// matters to the code, so that each is made once, by whoever asks first.
+llvm::FunctionType *shared_type(llvm::Module &module, size_t pointers, size_t integers);
+llvm::Function *shared_function(llvm::Module &module, const Target &target, const std::string &name,
+                                llvm::FunctionType *type,
+                                const std::function<void(Emitter &)> &body);
 
 // The target, but with vectors of so many lanes.
 Target with_lanes(Target target, int64_t lanes);
@@ -122,45 +129,40 @@ Target with_lanes(Target target, int64_t lanes);
 IrValue emit_steps(Emitter &e, const std::vector<FusedOp> &steps, IrValue value,
                    const std::function<IrValue(int)> &operand);
 
-// One row of a pool's result, for kernels that pool.
+// One row of a pool's result, as a function that kernels share.
 struct PoolRow {
-  Emitter &e;
-  const PoolSpec &spec;
-  int first_param;              // of PoolSpec's list
-  IrValue bias = nullptr;       // addresses: of vectors over the channels,
-  IrValues pre = {}, post = {}; // and of this row in the operands of `post`
-  // `in` is the address of the image's first pixel (which need not exist), `out` the row's.
-  void emit(IrValue row, IrValue in, IrValue out, IrValue channels);
+  IrValue params = nullptr; // the address of the first of PoolSpec's list
+  IrValue bias = nullptr;   // addresses: of a vector over the channels, if there is one,
+  IrValue in = nullptr;     // of the image's first pixel, which need not exist, and of the row
+  IrValue out = nullptr;
+  IrValue row = nullptr, channels = nullptr;
+  IrValues pre = {}, post = {}; // of vectors over the channels; of this row in operands of `post`
+  void emit(Emitter &e, const PoolSpec &spec) const;
 };
 
-// The two ends of a Winograd stage, as functions of a kernel's module: one tile of the input for
-// all channels, which kernels share, and one tile of the result for one panel of them.
-class WinogradInput {
-public:
-  WinogradInput(llvm::Module &module, const Target &target, const Winograd &winograd);
-  // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes.
-  void call(Emitter &e, IrValue from, IrValue row, IrValue pixel, IrValue channels, IrValue to,
-            IrValue point) const;
+// The two ends of a Winograd stage, as functions that kernels share. One tile of the input, for all
+// channels:
+struct WinogradInput {
+  // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes. Behind
+  // the last channel, lanes of a last vector hold anything, of what is read and what is written.
+  IrValue from, to, row, pixel, point, channels;
+  static llvm::Function *function(llvm::Module &module, const Target &target, Size2 points);
+  void call(Emitter &e, IrValue function) const; // an address
 
 private:
-  llvm::Function *function_;
+  static llvm::FunctionType *type(llvm::Module &module);
 };
 
-class WinogradOutput {
-public:
-  struct Arguments {
-    IrValue from, point;              // products of the first point; bytes from each to the next
-    IrValue to, row, pixel;           // the tile's first pixel, which need not exist
-    IrValue first_row, end_row, cols; // that are wanted, of the tile's
-    IrValue bias, live_channels;
-    IrValues post, post_row, post_pixel;
-  };
-  WinogradOutput(llvm::Module &module, const Target &target, const std::string &name,
-                 const ConvSpec &spec);
-  void call(Emitter &e, const Arguments &a) const;
-
-private:
-  llvm::Function *function_;
+// One tile of the result, for one panel of its channels:
+struct WinogradOutput {
+  IrValue from, point;              // products of the first point; bytes from each to the next
+  IrValue to, row, pixel;           // the tile's first pixel, which need not exist
+  IrValue first_row, end_row, cols; // that are wanted, of the tile's
+  IrValue bias, live_channels;
+  IrValues post, post_row, post_pixel;
+  // Of the spec: the transform, the panel, mask, bias, post.
+  static llvm::Function *function(llvm::Module &module, const Target &target, const ConvSpec &spec);
+  void call(Emitter &e, IrValue function) const; // an address
 };
 
 // What every CPU of the architecture runs.

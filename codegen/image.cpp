@@ -94,16 +94,89 @@ std::unexpected<Error> link_error(std::string detail) {
                     .detail = std::move(detail)});
 }
 
+using Graph = jitlink::LinkGraph;
+
+Result<std::unique_ptr<Graph>> graph_of(const ObjectCode &object) {
+  const llvm::MemoryBufferRef buffer({object.bytes.data(), object.bytes.size()}, "kernels");
+  auto graph = jitlink::createLinkGraphFromObject(buffer);
+  if (!graph) return link_error(llvm::toString(graph.takeError()));
+  return std::move(*graph);
+}
+
+// Adds a copy of all that `from`, the object of that number, holds. Blocks are laid out by address,
+// so that different objects need different ones.
+void add(Graph &to, Graph &from, uint64_t number) {
+  auto name = [&](llvm::StringRef other) {
+    auto own = to.allocateContent(llvm::ArrayRef(other.data(), other.size()));
+    return llvm::StringRef(own.data(), own.size());
+  };
+  llvm::DenseMap<const jitlink::Block *, jitlink::Block *> blocks;
+  llvm::DenseMap<const jitlink::Symbol *, jitlink::Symbol *> symbols;
+  for (jitlink::Section &section : from.sections()) {
+    jitlink::Section *place = to.findSectionByName(section.getName());
+    if (!place) place = &to.createSection(name(section.getName()), section.getMemProt());
+    for (jitlink::Block *block : section.blocks()) {
+      const ExecutorAddr address = block->getAddress() + (number << 32);
+      blocks[block] =
+          block->isZeroFill()
+              ? &to.createZeroFillBlock(*place, block->getSize(), address, block->getAlignment(),
+                                        block->getAlignmentOffset())
+              : &to.createContentBlock(*place, to.allocateContent(block->getContent()), address,
+                                       block->getAlignment(), block->getAlignmentOffset());
+    }
+  }
+  for (jitlink::Symbol *symbol : from.defined_symbols()) {
+    jitlink::Block &block = *blocks[&symbol->getBlock()];
+    symbols[symbol] =
+        symbol->hasName()
+            ? &to.addDefinedSymbol(block, symbol->getOffset(), name(symbol->getName()),
+                                   symbol->getSize(), symbol->getLinkage(), symbol->getScope(),
+                                   symbol->isCallable(), symbol->isLive())
+            : &to.addAnonymousSymbol(block, symbol->getOffset(), symbol->getSize(),
+                                     symbol->isCallable(), symbol->isLive());
+  }
+  for (jitlink::Symbol *symbol : from.external_symbols()) {
+    jitlink::Symbol *&known = symbols[symbol];
+    for (jitlink::Symbol *other : to.external_symbols())
+      if (other->getName() == symbol->getName()) known = other;
+    if (!known)
+      known = &to.addExternalSymbol(name(symbol->getName()), symbol->getSize(),
+                                    symbol->isWeaklyReferenced());
+  }
+  for (auto [block, copy] : blocks)
+    for (const jitlink::Edge &edge : block->edges())
+      copy->addEdge(edge.getKind(), edge.getOffset(), *symbols[&edge.getTarget()],
+                    edge.getAddend());
+}
+
+// What one object declares and another defines becomes the same.
+void resolve(Graph &graph) {
+  llvm::StringMap<jitlink::Symbol *> defined;
+  for (jitlink::Symbol *symbol : graph.defined_symbols())
+    if (symbol->hasName()) defined[symbol->getName()] = symbol;
+  for (jitlink::Block *block : graph.blocks())
+    for (jitlink::Edge &edge : block->edges())
+      if (edge.getTarget().isExternal())
+        if (auto found = defined.find(edge.getTarget().getName()); found != defined.end())
+          edge.setTarget(*found->second);
+  std::vector<jitlink::Symbol *> resolved;
+  for (jitlink::Symbol *symbol : graph.external_symbols())
+    if (defined.contains(symbol->getName())) resolved.push_back(symbol);
+  for (jitlink::Symbol *symbol : resolved) graph.removeExternalSymbol(*symbol);
+}
+
 Result<CodeImage> link_at(std::span<const ObjectCode> objects, uint64_t base) {
   CodeImage image;
-  for (const ObjectCode &object : objects) {
-    const llvm::MemoryBufferRef buffer({object.bytes.data(), object.bytes.size()}, "kernels");
-    auto graph = jitlink::createLinkGraphFromObject(buffer);
-    if (!graph) return link_error(llvm::toString(graph.takeError()));
-    std::string problem;
-    jitlink::link(std::move(*graph), std::make_unique<LinkContext>(image, base, problem));
-    if (!problem.empty()) return link_error(std::move(problem));
+  if (objects.empty()) return image;
+  LATHE_TRY(std::unique_ptr<Graph> all, graph_of(objects.front()));
+  for (size_t i = 1; i < objects.size(); ++i) {
+    LATHE_TRY(const std::unique_ptr<Graph> graph, graph_of(objects[i]));
+    add(*all, *graph, i);
   }
+  resolve(*all);
+  std::string problem;
+  jitlink::link(std::move(all), std::make_unique<LinkContext>(image, base, problem));
+  if (!problem.empty()) return link_error(std::move(problem));
   std::ranges::sort(image.symbols, {}, &CodeImage::Symbol::offset);
   return image;
 }
