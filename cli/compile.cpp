@@ -125,9 +125,11 @@ Result<void> compile_ahead(const CompileVerbOptions &o) {
       c_header(library, fs::path(o.model).filename().string(), "Lathe " LATHE_VERSION,
                fs::path(weights_file).filename().string());
   // The code last: whoever sees it has the rest.
-  if (!own) LATHE_CHECK(write_file(weights_file, {weights.bytes}));
-  LATHE_CHECK(write_file(header, {std::as_bytes(std::span(text))}));
-  return write_file(o.output, {std::as_bytes(std::span(code))});
+  std::vector<OutputFile> files;
+  if (!own) files.push_back({weights_file, {weights.bytes}});
+  files.push_back({header, {std::as_bytes(std::span(text))}});
+  files.push_back({o.output, {std::as_bytes(std::span(code))}});
+  return write_files(files);
 }
 
 } // namespace

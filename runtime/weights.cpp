@@ -35,8 +35,9 @@ void pack_panels(const Tensor &weight, int64_t groups, int64_t panel, float *to)
     }
 }
 
-// A wider copy where the machine has it, but no FMA: the same bits everywhere.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// A wider copy where the machine has it, but no FMA: the same bits everywhere. (Who chooses the
+// copy runs before the thread sanitizer does.)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define LATHE_WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define LATHE_WIDE

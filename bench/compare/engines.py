@@ -110,6 +110,14 @@ class Engine:
             raise self.error(answer["error"])
         return answer
 
+    def memory(self, field):
+        """Bytes of the process: VmRSS now, VmHWM at most until now."""
+        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            name, value = line.split(":", 1)
+            if name == field:
+                return 1024 * int(value.split()[0])
+        return None
+
     def error(self, reason):
         """With what the engine said last, which often is the true reason."""
         said = self.log.read_text(errors="replace").split("\n")

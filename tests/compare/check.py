@@ -116,6 +116,7 @@ class GoodRun(Runs):
                 self.assertLess(entry["largest_error"], agreement.TOLERANCE)
                 self.assertLessEqual(entry["min_ms"], entry["median_ms"])
                 self.assertGreater(entry["min_ms"], 0)
+                self.assertGreater(entry["peak_rss_bytes"], entry["rss_before_bytes"])
         self.assertGreater(row["roofline_ms"], 0)
 
     def test_who_fails_is_listed_with_the_reason(self):

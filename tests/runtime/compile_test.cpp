@@ -403,9 +403,13 @@ TEST_CASE("what compile refuses") {
   refuses("-o net.h", 2, "beside it");
   refuses("-o net.o --memory-limit 1000", 6, "1000");
   refuses("-o nowhere/net.o", 5, "nowhere/net.h");
+  fs::create_directory(folder.path("net.d"));
+  refuses("-o net.d", 5, "directory");
+  refuses("-o net.d --weights-in file", 5, "directory");
   CHECK(shell(folder,
               fmt::format("PATH=/nowhere {} compile lenet5 -o net.so --emit shared", LATHE_PROGRAM))
             .code == 4);
   CHECK(!fs::exists(folder.path("net.o")));
   CHECK(!fs::exists(folder.path("net.h")));
+  CHECK(!fs::exists(folder.path("net.weights")));
 }
