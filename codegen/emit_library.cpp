@@ -210,6 +210,25 @@ private:
     return function;
   }
 
+  // As runtime/thread_pool.h has it, but for the grain.
+  IrValue chunk_of(Emitter &e, IrValue tasks, IrValue threads) {
+    auto ceil_div = [&](IrValue a, IrValue b) {
+      return e.div(e.sub(e.add(a, b), e.constant(1)), b);
+    };
+    IrValue most = ceil_div(tasks, e.mul(threads, e.constant(4)));
+    IrValue fewer = e.minimum(e.div(most, e.constant(2)), e.constant(8)); // candidates
+    IrValues best{most, e.constant(INT64_MAX)};
+    best = e.loop(e.constant(0), e.maximum(fewer, e.constant(1)), e.constant(1), best,
+                  [&](IrValue i, const IrValues &so_far) {
+                    IrValue chunk = e.sub(most, i);
+                    IrValue last = e.mul(ceil_div(ceil_div(tasks, chunk), threads), chunk);
+                    IrValue better = e.ir.CreateICmpSLT(last, so_far[1]);
+                    return IrValues{e.ir.CreateSelect(better, chunk, so_far[0]),
+                                    e.ir.CreateSelect(better, last, so_far[1])};
+                  });
+    return best[0];
+  }
+
   // run_tasks(kernel, args, scratch, parallel, tasks, grain, scratch per thread): chunks as a
   // Request has them. `parallel` is null for one thread.
   llvm::Function *run_tasks() {
@@ -220,8 +239,7 @@ private:
     IrValue tasks = argument(4), grain = argument(5), per_thread = argument(6);
     auto on_many = [&] {
       IrValue jobs = field(e, i32_, parallel, parallel_threads);
-      IrValue parts = e.mul(e.ir.CreateSExt(jobs, i64_), e.constant(4));
-      IrValue chunk = e.div(e.sub(e.add(tasks, parts), e.constant(1)), parts);
+      IrValue chunk = chunk_of(e, tasks, e.ir.CreateSExt(jobs, i64_));
       IrValue context = e.local(llvm::ArrayType::get(e.ir.getInt8Ty(), fork_bytes), 64);
       for (auto [at, value] : {std::pair<int64_t, IrValue>{fork_kernel, kernel},
                                {fork_args, args},

@@ -227,7 +227,7 @@ void Request::make_calls() {
               kernel.tasks.at(images_), 1, false};
     for (const Affine &param : kernel.params) call.args.push_back(param.at(images_));
     call.parallel = threads > 1 && call.tasks > kernel.grain;
-    call.chunk = std::max<int64_t>(kernel.grain, (call.tasks + 4 * threads - 1) / (4 * threads));
+    call.chunk = chunk_of(call.tasks, kernel.grain, threads);
     calls_.push_back(std::move(call));
   }
 }

@@ -50,6 +50,20 @@ int usable_cpus() {
   return std::max(1, cpus);
 }
 
+int64_t chunk_of(int64_t tasks, int64_t grain, int threads) {
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t most = ceil_div(tasks, 4 * int64_t(threads));
+  int64_t best = most, least = INT64_MAX; // tasks that pass until the last thread is done
+  const int64_t candidates = std::clamp<int64_t>(most / 2, 1, 8);
+  for (int64_t chunk = most; chunk > most - candidates; --chunk) {
+    const int64_t last = ceil_div(ceil_div(tasks, chunk), threads) * chunk;
+    if (last >= least) continue;
+    least = last;
+    best = chunk;
+  }
+  return std::max(grain, best);
+}
+
 ThreadPool::ThreadPool(int threads) {
   for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
 }

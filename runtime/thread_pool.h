@@ -11,6 +11,11 @@ namespace lathe::core {
 // CPUs that this process may really use: its affinity and its cgroup's quota.
 int usable_cpus();
 
+// How many of a kernel's tasks one thread should take at a time: about a quarter of its share, so
+// that a late one finds the rest done; a little less, where that lets all end at once; and a grain
+// at least. (Libraries made ahead of time do likewise, codegen/emit_library.cpp.)
+int64_t chunk_of(int64_t tasks, int64_t grain, int threads);
+
 class Workers {
 public:
   virtual ~Workers() = default;
