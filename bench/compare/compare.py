@@ -66,13 +66,12 @@ def judge(found, case, batch):
 
 def join(engine, case, batch, folder):
     """Loads the network and looks at what comes out of a first run: an entry of the results."""
-    before = engine.memory("VmRSS")
     entry = engine.ask("load", threads=engine.threads, **case.files(batch),
                        **({} if engine.name == "lathe" else {"folder": engine.folder}))
     start = time.monotonic()
     found = output(engine, folder)
     entry["first_run_ms"] = 1000 * (time.monotonic() - start)
-    entry.update(rss_before_bytes=before, peak_rss_bytes=engine.memory("VmHWM"))
+    entry["peak_rss_bytes"] = engine.peak_memory()
     errors = judge(found, case, batch)
     return {**entry, "largest_error": errors.largest, "rms_error": errors.rms}
 

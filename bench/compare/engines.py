@@ -110,11 +110,11 @@ class Engine:
             raise self.error(answer["error"])
         return answer
 
-    def memory(self, field):
-        """Bytes of the process: VmRSS now, VmHWM at most until now."""
+    def peak_memory(self):
+        """Bytes that the process had in memory at most."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             name, value = line.split(":", 1)
-            if name == field:
+            if name == "VmHWM":
                 return 1024 * int(value.split()[0])
         return None
 

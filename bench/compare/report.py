@@ -120,16 +120,12 @@ def start_table(rows, engines):
 
 
 def memory_table(rows, engines):
-    """What a process had in memory at most, until its first answer; and what of it it had before it
-    knew the network, which for most engines is Python."""
-    def show(entry):
-        if not entry.get("peak_rss_bytes"):
-            return "-"
-        return f"{entry['peak_rss_bytes'] / 1e6:.0f} ({entry['rss_before_bytes'] / 1e6:.0f})"
-
+    """What a process had in memory at most, until its first answer."""
     return ["network", "batch", "threads", *engines], [
         [row["network"], str(row["batch"]), str(row["threads"]),
-         *(show(row["engines"].get(e, {})) for e in engines)] for row in rows]
+         *(f"{row['engines'][e]['peak_rss_bytes'] / 1e6:.0f}"
+           if row["engines"].get(e, {}).get("peak_rss_bytes") else "-" for e in engines)]
+        for row in rows]
 
 
 def error_table(rows, engines):
@@ -178,7 +174,8 @@ def sections(result):
            "with the algorithm that is best for it", roofline_table(rows))
     yield ("A peer's median over Lathe's, and its target", verdict_table(result["verdicts"]))
     yield ("Milliseconds from the model's file to the first answer", start_table(rows, engines))
-    yield ("Megabytes in memory at most until the first answer (and before the load)",
+    yield ("Megabytes in memory at most until the first answer, with Python (some 40) for all but "
+           "Lathe",
            memory_table(rows, engines))
     yield ("Largest and RMS error against float64, in terms of the largest score",
            error_table(rows, engines))

@@ -12,10 +12,14 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -401,9 +405,26 @@ TEST_CASE("images of code depend on no address, and not on how many threads made
 }
 
 TEST_CASE("where the system lets no memory become executable, the error names a way out") {
-  constexpr int set_mdwe = 65, refuse_exec_gain = 1; // PR_SET_MDWE, of Linux 6.3
+  // From now on the kernel refuses to make memory executable, in this process (seccomp).
+  auto forbid = [] {
+    constexpr auto word = uint32_t(sizeof(uint64_t));
+    const auto number = uint32_t(offsetof(seccomp_data, nr));
+    const auto protection = uint32_t(offsetof(seccomp_data, args)) + 2 * word; // of mmap, mprotect
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, number),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, protection),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{std::size(program), program};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+  };
   CHECK(in_child([&] {
-    if (prctl(set_mdwe, refuse_exec_gain, 0, 0, 0) != 0) return true; // an older one
+    if (!forbid()) return false;
     auto executable = Executable::compile(model());
     return !executable && executable.error().code == ErrorCode::unsupported &&
            to_string(executable.error()).contains("ahead of time");
