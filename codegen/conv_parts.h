@@ -48,14 +48,17 @@ private:
 // What a register tile is told by the loops around it. Steps and pitches in bytes.
 struct TileArguments {
   IrValue source, weights, bias, out;
+  IrValue fetch, fetch_step; // weights that will be wanted: each step over K fetches some
   IrValues post;         // addresses of the post operands
   IrValue live_channels; // of this panel; only read when the spec is masked
   IrValue pixel_step, tap_rows, tap_row_pitch, tap_cols, tap_col_pitch, depth, out_pixel;
   IrValues post_pixel;
 };
 
-// Whether a tile's sums become results, by bias, `post` and mask, or go into scratch as they are.
-enum class TileUse : uint8_t { result, product };
+// What becomes of a tile's sums: results, by bias, `post` and mask; the product as it is, in
+// scratch; or a part of it, which is added to the sums that stand there, with weights that were
+// just made and need no fetching.
+enum class TileUse : uint8_t { result, product, part };
 // A register tile of pixels x the spec's panel of output channels, as a function that kernels
 // share: the product over all of K, and what becomes of it. What a result reads and writes is
 // fetched while the product runs.
@@ -66,7 +69,9 @@ llvm::Function *tile_function(llvm::Module &module, const Target &target, const 
 // only those that begin before pixel `end`, if that is given.
 struct TileRow {
   IrValue large_tile, small_tile; // addresses of tile functions; without small tiles, of any
-  IrValue pixels, large, tiles, end = nullptr;
+  IrValue pixels, large, tiles;
+  IrValue fetch_call; // bytes that each of them fetches
+  IrValue end = nullptr;
   void emit(Emitter &e, TileArguments first) const; // of the first pixel
 };
 

@@ -7,15 +7,13 @@
 namespace lathe::core {
 namespace {
 
-// Weights come from memory, in the order of use. Measured on Zen 4, 8 to 64 KB do alike.
-constexpr int64_t prefetch_ahead = 16 << 10;
-
 using A = TileArguments;
 
 // A tile function's addresses and numbers, in order; those of the post operands follow each list.
-constexpr std::array addresses{&A::source, &A::weights, &A::bias, &A::out};
+constexpr std::array addresses{&A::source, &A::weights, &A::bias, &A::out, &A::fetch};
 constexpr std::array numbers{&A::live_channels, &A::pixel_step,    &A::tap_rows, &A::tap_row_pitch,
-                             &A::tap_cols,      &A::tap_col_pitch, &A::depth,    &A::out_pixel};
+                             &A::tap_cols,      &A::tap_col_pitch, &A::depth,    &A::out_pixel,
+                             &A::fetch_step};
 
 llvm::FunctionType *tile_type(llvm::Module &module, size_t extra) {
   return shared_type(module, addresses.size() + extra, numbers.size() + extra);
@@ -36,8 +34,11 @@ void fetch_results(Emitter &e, const ConvSpec &spec, const TileArguments &a) {
 // sums[pixel][vector] += source[pixel][k] * weights[k][vector], rows, then columns, then depth.
 // Addresses: one running pointer for every five pixels, the others at 1, 2, 3, 4 steps from it,
 // so that x86 needs three address registers and no vector reload.
-IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, IrValues sums) {
+// Every step fetches `fetched` lines of weights that will be wanted.
+IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, const IrValues &sums,
+                 int64_t fetched) {
   constexpr int64_t group = 5;
+  constexpr int first_sum = 2; // of what the loops carry
   const int64_t pixels = spec.tile_pixels, vectors = spec.tile_vectors;
   auto rows = [&](IrValue row, const IrValues &row_state) {
     IrValue row_source = e.offset(a.source, e.mul(row, a.tap_row_pitch));
@@ -51,36 +52,42 @@ IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, IrVal
             e.offset(source, e.mul(a.pixel_step, e.constant(int64_t(h) * group)))));
       auto step = [&](IrValue, const IrValues &carried) {
         IrValues next = carried;
-        IrValue weights = carried[0];
-        for (int64_t line = 0; line < vectors * e.target.vector_bytes; line += 64)
-          e.prefetch(e.offset(weights, prefetch_ahead + line), Emitter::Fetch::into_l2);
+        IrValue weights = carried[0], fetch = carried[1];
+        for (int64_t line = 0; line < fetched; ++line)
+          e.prefetch(e.offset(fetch, line * 64), Emitter::Fetch::into_l2);
         IrValues w;
         for (int64_t v = 0; v < vectors; ++v)
           w.push_back(e.load(e.vector(), e.offset(weights, v * e.target.vector_bytes)));
         for (int64_t i = 0; i < pixels; ++i) {
-          IrValue head = carried[1 + sums.size() + size_t(i / group)];
+          IrValue head = carried[first_sum + sums.size() + size_t(i / group)];
           IrValue address = e.offset(head, e.mul(a.pixel_step, e.constant(i % group)));
           IrValue x = e.broadcast(e.load(e.f32, address), e.target.lanes());
           for (int64_t v = 0; v < vectors; ++v) {
-            IrValue &sum = next[size_t(1 + i * vectors + v)];
+            IrValue &sum = next[first_sum + size_t(i * vectors + v)];
             sum = e.fma(x, w[size_t(v)], sum);
           }
         }
         next[0] = e.offset(weights, vectors * e.target.vector_bytes);
-        for (size_t h = 0; h < heads; ++h)
-          next[1 + sums.size() + h] = e.offset(carried[1 + sums.size() + h], 4);
+        next[1] = e.offset(fetch, a.fetch_step);
+        for (size_t h = first_sum + sums.size(); h < next.size(); ++h)
+          next[h] = e.offset(carried[h], 4);
         return next;
       };
       IrValues done = e.loop_nonempty(a.depth, state, step);
-      done.resize(1 + sums.size());
+      done.resize(first_sum + sums.size());
       return done;
     };
     return e.loop_nonempty(a.tap_cols, row_state, columns);
   };
-  IrValues state{a.weights};
+  IrValues state{a.weights, a.fetch};
   state.insert(state.end(), sums.begin(), sums.end());
   state = e.loop_nonempty(a.tap_rows, state, rows);
-  return IrValues(state.begin() + 1, state.end());
+  return IrValues(state.begin() + first_sum, state.end());
+}
+
+// The place of a tile's pixel and vector.
+IrValue place(Emitter &e, IrValue base, IrValue pitch, int64_t pixel, int64_t vector) {
+  return e.offset(e.offset(base, e.mul(pitch, e.constant(pixel))), vector * e.target.vector_bytes);
 }
 
 void epilogue(Emitter &e, const ConvSpec &spec, const TileArguments &a, const IrValues &sums) {
@@ -91,9 +98,7 @@ void epilogue(Emitter &e, const ConvSpec &spec, const TileArguments &a, const Ir
       masks[size_t(v)] = e.lane_mask(e.sub(a.live_channels, e.constant(v * lanes)), lanes);
   for (int64_t i = 0; i < spec.tile_pixels; ++i)
     for (int64_t v = 0; v < vectors; ++v) {
-      auto address = [&](IrValue base, IrValue pitch) {
-        return e.offset(e.offset(base, e.mul(pitch, e.constant(i))), v * e.target.vector_bytes);
-      };
+      auto address = [&](IrValue base, IrValue pitch) { return place(e, base, pitch, i, v); };
       IrValue mask = masks[size_t(v)];
       IrValue value = emit_steps(e, spec.post, sums[size_t(i * vectors + v)], [&](int operand) {
         return e.load(e.vector(), address(a.post[size_t(operand)], a.post_pixel[size_t(operand)]),
@@ -103,15 +108,20 @@ void epilogue(Emitter &e, const ConvSpec &spec, const TileArguments &a, const Ir
     }
 }
 
-void tile(Emitter &e, const ConvSpec &spec, const TileArguments &a, bool fetch) {
+void tile(Emitter &e, const ConvSpec &spec, const TileArguments &a, TileUse use) {
   const int64_t pixels = spec.tile_pixels;
-  if (fetch) fetch_results(e, spec, a);
+  if (use == TileUse::result) fetch_results(e, spec, a);
+  auto start = [&](int64_t i, int64_t v) {
+    if (use == TileUse::part) return e.load(e.vector(), place(e, a.out, a.out_pixel, i, v));
+    if (spec.bias) return e.load(e.vector(), e.offset(a.bias, v * e.target.vector_bytes));
+    return e.zero(e.vector());
+  };
   IrValues sums;
   for (int64_t i = 0; i < pixels; ++i)
-    for (int64_t v = 0; v < spec.tile_vectors; ++v)
-      sums.push_back(spec.bias ? e.load(e.vector(), e.offset(a.bias, v * e.target.vector_bytes))
-                               : e.zero(e.vector()));
-  epilogue(e, spec, a, product(e, spec, a, std::move(sums)));
+    for (int64_t v = 0; v < spec.tile_vectors; ++v) sums.push_back(start(i, v));
+  // A part's steps fetch little, each of them.
+  const int64_t lines = (spec.tile_vectors * e.target.vector_bytes + 63) / 64;
+  epilogue(e, spec, a, product(e, spec, a, sums, use == TileUse::part ? 1 : lines));
 }
 
 } // namespace
@@ -126,8 +136,8 @@ llvm::Function *tile_function(llvm::Module &module, const Target &whole, const C
     own.bias = spec.bias;
     own.post = spec.post;
   }
-  const std::string name =
-      kernel_name(own, target) + (use == TileUse::result ? ".tile" : ".product");
+  static constexpr std::string_view uses[] = {".tile", ".product", ".part"};
+  const std::string name = kernel_name(own, target) + std::string(uses[size_t(use)]);
   return shared_function(module, target, name, tile_type(module, extra), [&](Emitter &e) {
     unsigned next = 0;
     auto take = [&] { return static_cast<IrValue>(e.function->getArg(next++)); };
@@ -136,14 +146,15 @@ llvm::Function *tile_function(llvm::Module &module, const Target &whole, const C
     for (size_t i = 0; i < extra; ++i) a.post.push_back(take());
     for (auto field : numbers) a.*field = take();
     for (size_t i = 0; i < extra; ++i) a.post_pixel.push_back(take());
-    tile(e, own, a, use == TileUse::result);
+    tile(e, own, a, use);
   });
 }
 
 void TileRow::emit(Emitter &e, TileArguments a) const {
-  const IrValue source = a.source, out = a.out;
+  const IrValue source = a.source, out = a.out, fetch = a.fetch;
   const IrValues post = a.post;
-  auto run = [&](IrValue function, IrValue first_pixel) {
+  auto run = [&](IrValue function, IrValue first_pixel, IrValue number) {
+    a.fetch = e.offset(fetch, e.mul(number, fetch_call));
     a.source = e.offset(source, e.mul(first_pixel, a.pixel_step));
     a.out = e.offset(out, e.mul(first_pixel, a.out_pixel));
     for (size_t i = 0; i < post.size(); ++i)
@@ -155,13 +166,13 @@ void TileRow::emit(Emitter &e, TileArguments a) const {
     all.insert(all.end(), a.post_pixel.begin(), a.post_pixel.end());
     e.ir.CreateCall(tile_type(e.module, post.size()), function, all);
   };
-  auto call = [&](IrValue function, IrValue first) {
-    if (!end) return run(function, first);
-    e.when(e.ir.CreateICmpULT(first, end), [&] { run(function, first); });
+  auto call = [&](IrValue function, IrValue first, IrValue number) {
+    if (!end) return run(function, first, number);
+    e.when(e.ir.CreateICmpULT(first, end), [&] { run(function, first, number); });
   };
-  e.loop(large, [&](IrValue t) { call(large_tile, e.mul(t, pixels)); });
+  e.loop(large, [&](IrValue t) { call(large_tile, e.mul(t, pixels), t); });
   e.loop(large, tiles, e.constant(1), [&](IrValue t) {
-    call(small_tile, e.add(e.mul(t, e.sub(pixels, e.constant(1))), large));
+    call(small_tile, e.add(e.mul(t, e.sub(pixels, e.constant(1))), large), t);
   });
 }
 

@@ -40,6 +40,8 @@ public:
     outputs_h,
     outputs_w,
     points, // of both dimensions
+    points_w,
+    transform_filters, // where they are made from taps
     winograd_entries
   };
   static int entries_of(const ConvSpec &spec) { return spec.winograd ? winograd_entries : entries; }
@@ -52,7 +54,9 @@ public:
   static IrValue make(Emitter &e, const ConvSpec &spec) {
     IrValues values;
     for (const ConvSpec *s = &spec; s; s = s->source.empty() ? nullptr : s->source.data()) {
-      const TileUse use = s->winograd ? TileUse::product : TileUse::result;
+      const TileUse use = !s->winograd            ? TileUse::result
+                          : s->winograd->from_taps ? TileUse::part
+                                                   : TileUse::product;
       auto tile = [&](int64_t pixels) {
         return tile_function(e.module, e.target, *s, pixels, use);
       };
@@ -64,7 +68,13 @@ public:
       values.insert(values.end(),
                     {WinogradInput::function(e.module, e.target, points),
                      WinogradOutput::function(e.module, e.target, *s), e.constant(outputs.h),
-                     e.constant(outputs.w), e.constant(points.h * points.w)});
+                     e.constant(outputs.w), e.constant(points.h * points.w),
+                     e.constant(points.w)});
+      if (s->winograd->from_taps)
+        values.push_back(
+            WinogradFilters::function(e.module, with_lanes(e.target, s->lanes), *s->winograd));
+      else
+        values.push_back(e.constant(0));
     }
     IrValue table = e.local(llvm::ArrayType::get(e.i64, values.size()));
     for (size_t i = 0; i < values.size(); ++i)
@@ -86,7 +96,7 @@ ConvSpec loops_of(const ConvSpec &spec) {
   ConvSpec loops = spec;
   loops.tile_pixels = loops.tile_vectors = loops.lanes = 1;
   loops.smaller_tile = loops.masked = false;
-  if (loops.winograd) loops.winograd = Winograd{};
+  if (loops.winograd) loops.winograd = Winograd{.from_taps = spec.winograd->from_taps};
   loops.post.assign(operands_of(spec.post), FusedOp{Binary{}});
   for (ConvSpec &source : loops.source) source = loops_of(source);
   return loops;
@@ -165,6 +175,8 @@ public:
     a.tap_col_pitch = param(e, C::tap_col_pitch);
     a.depth = param(e, C::depth);
     a.out_pixel = rows.pixel_pitch;
+    a.fetch = e.offset(a.weights, param(e, C::fetch_ahead));
+    a.fetch_step = param(e, C::fetch_step);
     IrValues post;
     const int first_post = int(spec_.stage_operands() - extra_);
     for (int i = 0; i < int(extra_); ++i) {
@@ -182,6 +194,7 @@ public:
       auto compute = [&] {
         TileArguments row_arguments = a;
         row_arguments.source = e.offset(source, e.mul(r, param(e, C::src_row_step)));
+        row_arguments.fetch = e.offset(a.fetch, e.mul(r, param(e, C::fetch_row)));
         row_arguments.out = e.offset(e.offset(rows.to, channel_bytes), e.mul(r, rows.row_pitch));
         for (size_t i = 0; i < extra_; ++i)
           row_arguments.post.push_back(e.offset(post[i], e.mul(row, post_row_pitch(e, i))));
@@ -205,6 +218,7 @@ private:
             table_.number(e, StageTable::tile_pixels),
             param(e, C::large_tiles),
             param(e, C::tiles),
+            param(e, C::fetch_call),
             end};
   }
   IrValue post_row_pitch(Emitter &e, size_t i) const {
@@ -254,6 +268,52 @@ private:
     });
   }
 
+  // The products of `points` points from number `first` on, over `all.depth` channels. Source and
+  // result of `all` are those of point 0, weights those of the first, so many bytes apart, fetched
+  // ones for point 0.
+  void products_of_points(Emitter &e, const TileArguments &all, IrValue tile_count, IrValue first,
+                          IrValue points, IrValue weights_point) const {
+    e.loop(points, [&](IrValue number) {
+      IrValue point = e.add(first, number);
+      TileArguments p = all;
+      p.fetch = e.offset(all.fetch, e.mul(point, param(e, C::fetch_row)));
+      p.source = e.offset(all.source, e.mul(point, winograd_param(e, C::transformed_point)));
+      p.weights = e.offset(all.weights, e.mul(number, weights_point));
+      p.out = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
+      tile_row(e, tile_count).emit(e, p);
+    });
+  }
+
+  // The same with weights that are taps: of some channels at a time they become points in scratch,
+  // row by row, and their products are added to those of the channels before.
+  void products_from_taps(Emitter &e, const TileArguments &all, IrValue tile_count) const {
+    IrValue panel_bytes = all.out_pixel;
+    e.loop(table_.number(e, StageTable::points), [&](IrValue point) {
+      IrValue to = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
+      e.for_lanes(e.mul(tile_count, panel_lanes(e)), [&](IrValue first, IrValue mask) {
+        e.store(e.zero(e.vector()), e.offset(to, e.mul(first, e.constant(4))), mask);
+      });
+    });
+    IrValue filters = e.offset(e.scratch, winograd_param(e, C::filters_at));
+    IrValue filters_point = winograd_param(e, C::filters_point);
+    IrValue channel_bytes = e.div(param(e, C::weight_panel), all.depth);
+    IrValue at_once = winograd_param(e, C::filter_channels);
+    e.loop(e.constant(0), all.depth, at_once, [&](IrValue first) {
+      TileArguments some = all;
+      some.depth = e.minimum(at_once, e.sub(all.depth, first));
+      some.source = e.offset(all.source, e.mul(first, e.constant(4)));
+      some.weights = filters;
+      IrValue taps = e.offset(all.weights, e.mul(first, channel_bytes));
+      some.fetch = e.offset(taps, param(e, C::fetch_ahead));
+      IrValue points_w = table_.number(e, StageTable::points_w);
+      e.loop(e.div(table_.number(e, StageTable::points), points_w), [&](IrValue row) {
+        const WinogradFilters transform{taps, filters, row, filters_point, panel_bytes, some.depth};
+        transform.call(e, table_.address(e, StageTable::transform_filters));
+        products_of_points(e, some, tile_count, e.mul(row, points_w), points_w, filters_point);
+      });
+    });
+  }
+
   // The panel's products for every point, and back: the wanted rows of the result, `to` being the
   // place of the first of them, `post` that of row 0 of the picture.
   void winograd_panel(Emitter &e, TileArguments a, const Rows &rows, IrValue to,
@@ -263,20 +323,17 @@ private:
     IrValue tile_count = e.mul(tile_rows(e, first_tile), cols);
     IrValue products = e.offset(e.scratch, winograd_param(e, C::products_at));
     IrValue products_point = winograd_param(e, C::products_point);
-    IrValue panel_bytes = e.mul(panel_lanes(e), e.constant(4));
-    IrValue weights_point = e.mul(a.depth, panel_bytes);
     TileArguments p = a;
+    p.source = e.offset(e.scratch, winograd_param(e, C::transformed_at));
+    p.out = products;
     p.pixel_step = winograd_param(e, C::transformed_tile);
-    p.out_pixel = panel_bytes;
+    p.out_pixel = e.mul(panel_lanes(e), e.constant(4));
     p.post_pixel.clear();
-    e.loop(table_.number(e, StageTable::points), [&](IrValue point) {
-      IrValue source = e.add(winograd_param(e, C::transformed_at),
-                             e.mul(point, winograd_param(e, C::transformed_point)));
-      p.source = e.offset(e.scratch, source);
-      p.weights = e.offset(a.weights, e.mul(point, weights_point));
-      p.out = e.offset(products, e.mul(point, products_point));
-      tile_row(e, tile_count).emit(e, p);
-    });
+    if (spec_.winograd->from_taps)
+      products_from_taps(e, p, tile_count);
+    else
+      products_of_points(e, p, tile_count, e.constant(0), table_.number(e, StageTable::points),
+                         e.mul(a.depth, p.out_pixel));
     e.loop(tile_rows(e, first_tile), [&](IrValue r) {
       IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
       IrValue wanted = e.sub(rows.first, row);                 // from here to the wanted ones

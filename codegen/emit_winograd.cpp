@@ -155,6 +155,53 @@ void WinogradInput::call(Emitter &e, IrValue function) const {
   e.ir.CreateCall(type(e.module), function, {from, to, row, pixel, point, channels});
 }
 
+llvm::FunctionType *WinogradFilters::type(llvm::Module &module) {
+  return shared_type(module, 2, 4);
+}
+
+llvm::Function *WinogradFilters::function(llvm::Module &module, const Target &target,
+                                          const Winograd &winograd) {
+  const auto &[outputs, kernel, _] = winograd;
+  const std::string name = fmt::format("winograd_{}x{}_of_{}x{}__{}_{}.filters", outputs.h,
+                                       outputs.w, kernel.h, kernel.w, target.name, target.lanes());
+  return shared_function(module, target, name, type(module), [&](Emitter &e) {
+    WinogradFilters a{};
+    unsigned next = 0;
+    for (IrValue *field : {&a.from, &a.to, &a.row, &a.point, &a.panel, &a.channels})
+      *field = e.function->getArg(next++);
+    const Matrix &columns = winograd_matrices(outputs.h, kernel.h).filter;
+    const Matrix &rows = winograd_matrices(outputs.w, kernel.w).filter;
+    IrValue coefficients = e.offset(e.table(columns.elements), e.mul(a.row, e.constant(kernel.h * 4)));
+    IrValues factors; // of the row
+    for (int64_t i = 0; i < kernel.h; ++i)
+      factors.push_back(e.broadcast(e.load(e.f32, e.offset(coefficients, i * 4)), target.lanes()));
+    IrValue taps = e.mul(a.panel, e.constant(kernel.h * kernel.w)); // bytes
+    e.loop(a.channels, [&](IrValue channel) {
+      IrValue from = e.offset(a.from, e.mul(channel, taps));
+      IrValue to = e.offset(a.to, e.mul(channel, a.panel));
+      e.loop(e.constant(0), a.panel, e.constant(target.vector_bytes), [&](IrValue bytes) {
+        IrValues half;
+        for (int64_t j = 0; j < kernel.w; ++j) {
+          IrValue sum = nullptr;
+          for (int64_t i = 0; i < kernel.h; ++i) {
+            IrValue tap = e.mul(a.panel, e.constant(i * kernel.w + j));
+            IrValue g = e.load(e.vector(), e.offset(e.offset(from, bytes), tap));
+            sum = sum ? e.fma(factors[size_t(i)], g, sum) : e.ir.CreateFMul(factors[size_t(i)], g);
+          }
+          half.push_back(sum);
+        }
+        const IrValues line = transform(e, rows, std::move(half));
+        for (size_t j = 0; j < line.size(); ++j)
+          e.store(line[j], e.offset(e.offset(to, bytes), e.mul(a.point, e.constant(int64_t(j)))));
+      });
+    });
+  });
+}
+
+void WinogradFilters::call(Emitter &e, IrValue function) const {
+  e.ir.CreateCall(type(e.module), function, {from, to, row, point, panel, channels});
+}
+
 namespace {
 
 llvm::FunctionType *output_type(llvm::Module &module, size_t extra) {
@@ -175,7 +222,7 @@ std::vector<IrValue *> fields_of(WinogradOutput &a) {
 
 void transform_back(Emitter &e, const ConvSpec &spec, const WinogradOutput &a) {
   const Target &target = e.target;
-  const auto &[outputs, kernel] = *spec.winograd;
+  const auto &[outputs, kernel, _] = *spec.winograd;
   const Matrix &columns = winograd_matrices(outputs.h, kernel.h).output;
   const Matrix &rows = winograd_matrices(outputs.w, kernel.w).output;
   // What it reads and writes at the end is on its way meanwhile.

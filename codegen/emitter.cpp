@@ -195,6 +195,13 @@ void Emitter::store(IrValue value, IrValue pointer, IrValue mask) {
 
 // --- Arithmetic
 
+IrValue Emitter::table(const std::vector<double> &numbers) {
+  const std::vector<float> rounded(numbers.begin(), numbers.end());
+  llvm::Constant *values = llvm::ConstantDataArray::get(context, rounded);
+  return new llvm::GlobalVariable(module, values->getType(), true,
+                                  llvm::GlobalValue::PrivateLinkage, values);
+}
+
 void Emitter::prefetch(IrValue pointer, Fetch what) {
   const uint32_t write = what == Fetch::to_write, locality = what == Fetch::into_l2 ? 2 : 3;
   ir.CreateIntrinsic(llvm::Intrinsic::prefetch, {ptr},

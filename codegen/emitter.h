@@ -79,6 +79,8 @@ public:
   void for_lanes(IrValue count, const std::function<void(IrValue first, IrValue mask)> &body);
   IrValue lane_mask(IrValue live_lanes, int64_t lanes); // lane index < live_lanes
 
+  // The address of numbers that are part of the code, as f32.
+  IrValue table(const std::vector<double> &numbers);
   // Uninitialised memory on the function's stack, aligned for the type or to so many bytes.
   IrValue local(llvm::Type *type, uint64_t alignment = 0);
   IrValue load(llvm::Type *type, IrValue pointer, IrValue mask = nullptr); // dead lanes read 0
@@ -140,13 +142,27 @@ struct PoolRow {
   void emit(Emitter &e, const PoolSpec &spec) const;
 };
 
-// The two ends of a Winograd stage, as functions that kernels share. One tile of the input, for all
+// The transforms of a Winograd stage, as functions that kernels share. One tile of the input, for all
 // channels:
 struct WinogradInput {
   // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes. Behind
   // the last channel, lanes of a last vector hold anything, of what is read and what is written.
   IrValue from, to, row, pixel, point, channels;
   static llvm::Function *function(llvm::Module &module, const Target &target, Size2 points);
+  void call(Emitter &e, IrValue function) const; // an address
+
+private:
+  static llvm::FunctionType *type(llvm::Module &module);
+};
+
+// Filters of so many channels, for one panel of output channels, from their taps; of one row of the
+// points, so that they stay in the L1 cache:
+struct WinogradFilters {
+  // `from`: taps as [channel][tap][lane], `to`: [point of the row][channel][lane], from each point
+  // to the next `point` bytes; `panel`: bytes of all lanes.
+  IrValue from, to, row, point, panel, channels;
+  static llvm::Function *function(llvm::Module &module, const Target &target,
+                                  const Winograd &winograd);
   void call(Emitter &e, IrValue function) const; // an address
 
 private:

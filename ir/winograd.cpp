@@ -67,7 +67,8 @@ WinogradMatrices make(int64_t outputs, int64_t taps) {
 
 std::string to_string(const Winograd &winograd) {
   const Size2 m = winograd.outputs;
-  return m.h == m.w ? fmt::format("{}", m.h) : fmt::format("{}x{}", m.h, m.w);
+  return (m.h == m.w ? fmt::format("{}", m.h) : fmt::format("{}x{}", m.h, m.w)) +
+         (winograd.from_taps ? " from taps" : "");
 }
 
 bool has_winograd(int64_t outputs, int64_t taps) {

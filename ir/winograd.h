@@ -31,11 +31,14 @@ struct WinogradMatrices {
 // result's first row and column. Stride and dilation are 1.
 struct Winograd {
   Size2 outputs, kernel; // 1 in a dimension: no transform there
+  // Whether filters are transformed while the convolution runs, and not beforehand: arithmetic for
+  // memory, since the transformed ones take points() / kernel times as much.
+  bool from_taps = false;
   Size2 points() const { return {outputs.h + kernel.h - 1, outputs.w + kernel.w - 1}; }
   bool operator==(const Winograd &) const = default;
 };
 
-std::string to_string(const Winograd &winograd); // its outputs: "4", "2x4"
+std::string to_string(const Winograd &winograd); // its outputs: "4", "2x4", "4 from taps"
 
 // Whether there is a set of points for it.
 bool has_winograd(int64_t outputs, int64_t taps);

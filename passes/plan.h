@@ -90,8 +90,9 @@ enum class Prologue : uint8_t {
 // column, and input channel of the group, ascending, one fused multiply-add (padding included as
 // zeros). By Winograd: the products of a tile's points, each a sum over channels, ascending;
 // transformed back, height before width; bias. Then `post`; then perhaps a pool, which the conv
-// feeds panel by panel through scratch. Weights: [group][panel][kh][kw][channel][lane], or [point]
-// instead of taps; panels of `tile_vectors` vectors, zero-filled behind the last channel; bias:
+// feeds panel by panel through scratch. Weights: [group][panel][kh][kw][channel][lane]; [point]
+// instead of taps, or [group][panel][channel][kh][kw][lane] if they become points here, rounded at
+// every step of the transform (height before width); panels of `tile_vectors` vectors, zero-filled behind the last channel; bias:
 // [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
@@ -159,12 +160,20 @@ struct ConvSpec {
     in_pixel,
     in_channel,
     in_group,
-    weight_panel,    // bytes per panel
+    weight_panel, // bytes per panel
+    // What is fetched of the weights while others are used, in bytes: how far ahead of them, per row
+    // (by Winograd, point), per register tile, per step over K.
+    fetch_ahead,
+    fetch_row,
+    fetch_call,
+    fetch_step,
     first_post_pitch // image, row, pixel, group per post operand
   };
   // Behind those of a stage that goes by Winograd; its src steps are between tiles of the input,
   // and `tiles`, `large_tiles` are of `tile_pixels` tiles of a full block. Scratch holds the
-  // transformed tiles as [point][tile][channel], and products as [point][tile][lane of a panel].
+  // transformed tiles as [point][tile][channel], and products as [point][tile][lane of a panel]; if
+  // filters are transformed from their taps, so many channels of a panel at a time, those as
+  // [point][channel][lane].
   enum WinogradParam {
     result_cols,
     tile_rows, // of the whole result
@@ -175,6 +184,9 @@ struct ConvSpec {
     transformed_point,
     products_at,
     products_point,
+    filter_channels,
+    filters_at,
+    filters_point,
     winograd_params
   };
   // The pool reads `conv_rows` rows of one panel from scratch; then PoolSpec's parameters.
@@ -358,7 +370,7 @@ struct Weight {
   enum class Packing : uint8_t { as_is, conv_panels, conv_bias } packing = Packing::as_is;
   ConstantRef constant;
   int64_t groups = 1, panel = 1;         // channels per panel
-  std::optional<Winograd> winograd = {}; // of conv_panels: points instead of taps
+  std::optional<Winograd> winograd = {}; // of conv_panels: points instead of taps, or their order
   int64_t bytes = 0;                     // packed: whole cache lines
   std::string name;
 };

@@ -72,7 +72,7 @@ CacheKey weights_key(const Plan &plan, int threads) {
     const Winograd winograd = weight.winograd.value_or(none);
     for (int64_t number : {recipes.number(weight.constant), int64_t(weight.packing), weight.groups,
                            weight.panel, winograd.outputs.h, winograd.outputs.w, winograd.kernel.h,
-                           winograd.kernel.w, weight.bytes})
+                           winograd.kernel.w, int64_t(winograd.from_taps), weight.bytes})
       key.add(number);
   }
   return key;

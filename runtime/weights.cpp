@@ -16,11 +16,13 @@
 namespace lathe::core {
 namespace {
 
-// [M][C/groups][kh][kw] -> [group][panel][kh][kw][channel][lane], lanes behind the last channel 0.
-void pack_panels(const Tensor &weight, int64_t groups, int64_t panel, float *to) {
+// [M][C/groups][kh][kw] -> [group][panel][kh][kw][channel][lane], or, with `taps_inside`,
+// [group][panel][channel][kh][kw][lane]; lanes behind the last channel 0.
+void pack_panels(const Tensor &weight, int64_t groups, int64_t panel, bool taps_inside, float *to) {
   const Shape &s = weight.shape();
   const int64_t rows = s[0] / groups, channels = s[1], taps = s[2] * s[3];
   const int64_t panels = (rows + panel - 1) / panel;
+  const int64_t of_tap = taps_inside ? 1 : channels, of_channel = taps_inside ? taps : 1;
   const float *from = weight.f32().data();
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t p = 0; p < panels; ++p) {
@@ -29,7 +31,7 @@ void pack_panels(const Tensor &weight, int64_t groups, int64_t panel, float *to)
         const float *row = from + (g * rows + p * panel + lane) * channels * taps;
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t t = 0; t < taps; ++t)
-            to[(t * channels + c) * panel + lane] = lane < live ? row[c * taps + t] : 0;
+            to[(t * of_tap + c * of_channel) * panel + lane] = lane < live ? row[c * taps + t] : 0;
       }
       to += panel * channels * taps;
     }
@@ -104,10 +106,10 @@ Result<void> make_weight(const Weight &weight, std::byte *place) {
     std::memcpy(place, tensor.raw(), tensor.bytes());
   else if (weight.packing == Weight::Packing::conv_bias)
     pack_bias(tensor, weight.groups, weight.panel, to);
-  else if (weight.winograd)
+  else if (weight.winograd && !weight.winograd->from_taps)
     pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd, to);
   else
-    pack_panels(tensor, weight.groups, weight.panel, to);
+    pack_panels(tensor, weight.groups, weight.panel, weight.winograd.has_value(), to);
   for (const Constant *part : recipe_parts(weight.constant)) // in memory once, packed
     release_pages({part->data.raw(), part->data.bytes()});
   return {};

@@ -62,13 +62,17 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const double tiles = double(tile_rows * tile_cols);
 
   const int64_t rest = tile_rows % block_tile_rows;
+  const int64_t at_once =
+      w.from_taps ? filter_channels_at_once(w, tile.panel(), target) : s.depth;
+  const double parts = double(ceil_div(s.depth, at_once));
   auto block = [&](int64_t rows) {
-    return points * panels * product_cost(rows * tile_cols, tile, double(s.depth));
+    return points * panels * parts * product_cost(rows * tile_cols, tile, double(s.depth) / parts);
   };
   const double blocks = double(ceil_div(tile_rows, block_tile_rows));
   const double compute =
       double(tile_rows / block_tile_rows) * block(block_tile_rows) + (rest ? block(rest) : 0);
-  const double weights = 4 * points * double(s.depth * s.channels);
+  const double of_filter = w.from_taps ? double(w.kernel.h * w.kernel.w) : points;
+  const double weights = 4 * of_filter * double(s.depth * s.channels);
   const double streaming =
       weights / memory_rate(target) + (blocks - 1) * weights / rate_beyond_l2(weights, target);
   // Transformed input that the L2 cache does not hold comes from behind it for every panel.
@@ -81,7 +85,10 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
                     transform_cost(points_w) * double(points_h) + 2 * points + 2 * outputs;
   const double out = transform_cost(points_h) * double(points_w) +
                      transform_cost(points_w) * double(w.outputs.h) + 2 * points + 2 * outputs;
-  const double transforms = tiles * (in * in_vectors + out * out_vectors);
+  const double filters = transform_cost(points_h) * double(w.kernel.w) +
+                         transform_cost(points_w) * double(points_h) + 2 * points;
+  const double transforms = tiles * (in * in_vectors + out * out_vectors) +
+                            (w.from_taps ? blocks * filters * double(s.depth) * out_vectors : 0);
   return double(s.groups) * (std::max(compute + 0.5 * far, streaming) + transforms);
 }
 

@@ -28,7 +28,7 @@ Storage PlanBuilder::add_weight(Weight weight) {
   int64_t elements = element_count(shape);
   if (weight.packing != Weight::Packing::as_is) {
     int64_t rows = shape[0] / weight.groups, depth = elements / shape[0];
-    if (weight.winograd) {
+    if (weight.winograd && !weight.winograd->from_taps) {
       const auto [kernel, points] = std::pair{weight.winograd->kernel, weight.winograd->points()};
       depth = depth / (kernel.h * kernel.w) * (points.h * points.w);
     }

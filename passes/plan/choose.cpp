@@ -48,14 +48,18 @@ std::vector<Candidate> candidates(const Conv &op, const Shape &x, const Shape &y
                                   int64_t weight_bytes, const Target &target) {
   const ConvShape shape = conv_shape(op, x, y);
   std::vector<Candidate> all{{.estimated = fma_seconds(target) * direct_cost(shape, target)}};
-  for (const Winograd &w : alternatives(op)) {
+  for (Winograd w : alternatives(op)) {
     if (winograd_scratch(shape, w, 1, target) > most_winograd_scratch(target)) continue;
     const auto [h, v] = w.points();
     const int64_t taps = op.kernel.h * op.kernel.w;
-    const double cost = winograd_cost(shape, w, winograd_block(shape, w, target), target);
-    all.push_back({.winograd = w,
-                   .estimated = fma_seconds(target) * cost,
-                   .extra_bytes = weight_bytes / taps * (h * v - taps)});
+    for (bool from_taps : {false, true}) {
+      if (from_taps && (h == 1 || v == 1)) continue; // little to save
+      w.from_taps = from_taps;
+      const double cost = winograd_cost(shape, w, winograd_block(shape, w, target), target);
+      all.push_back({.winograd = w,
+                     .estimated = fma_seconds(target) * cost,
+                     .extra_bytes = from_taps ? 0 : weight_bytes / taps * (h * v - taps)});
+    }
   }
   return all;
 }

@@ -126,11 +126,11 @@ RowTiles split_row(int64_t width, int64_t most_pixels);
 // --- Algorithms of convolutions
 
 // Seconds of one vector FMA, and bytes that stream from memory and from the L3 cache meanwhile.
-// Measured on Zen 4 with AVX-512, one FMA in a cycle; narrower vectors are taken to be as much
-// faster, so that a byte takes as long.
-inline double fma_seconds(const Target &target) { return 0.27e-9 * target.lanes() / 16; }
-inline double memory_rate(const Target &target) { return 6.3 * target.lanes() / 16; }
-inline double l3_rate(const Target &target) { return 14.0 * target.lanes() / 16; }
+inline double fma_seconds(const Target &target) { return 2e-9 * target.lanes() / target.gflops; }
+inline double memory_rate(const Target &target) {
+  return 1e9 * target.memory_gbs * fma_seconds(target);
+}
+inline double l3_rate(const Target &target) { return 1e9 * target.l3_gbs * fma_seconds(target); }
 // Of data that is read again and again, and does not fit the L2 cache.
 inline double rate_beyond_l2(double bytes, const Target &target) {
   return bytes < 0.5 * double(target.l3_bytes) ? l3_rate(target) : memory_rate(target);
@@ -150,6 +150,12 @@ double winograd_cost(const ConvShape &shape, const Winograd &winograd, int64_t b
 // Bytes that a block of so many rows of tiles has in scratch, about; and what no block may have.
 double winograd_scratch(const ConvShape &shape, const Winograd &winograd, int64_t block_tile_rows,
                         const Target &target);
+// How many channels' filters are transformed from taps at a time: these and a row of their points
+// stay in the L1 cache.
+inline int64_t filter_channels_at_once(const Winograd &w, int64_t panel, const Target &target) {
+  const int64_t of_channel = 4 * panel * (w.kernel.h * w.kernel.w + w.points().w);
+  return std::max<int64_t>(8, int64_t(0.65 * double(target.l1_bytes)) / of_channel / 8 * 8);
+}
 inline double most_winograd_scratch(const Target &target) { return 0.5 * double(target.l3_bytes); }
 // Blocks of rows that threads can share, where there are few panels and groups to share.
 int64_t fewest_blocks(const ConvShape &shape, int64_t rows, int64_t fewest_rows,

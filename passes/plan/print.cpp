@@ -36,11 +36,12 @@ std::string describe(const std::vector<FusedOp> &post) {
   return text;
 }
 
-// "direct", "winograd4_3x3", "winograd1x2_1x7"
+// "direct", "winograd4_3x3", "winograd1x2_1x7", "winograd4_3x3_from_taps"
 std::string algorithm(const ConvSpec &spec) {
   if (!spec.winograd) return "direct";
-  const Size2 kernel = spec.winograd->kernel;
-  return fmt::format("winograd{}_{}x{}", to_string(*spec.winograd), kernel.h, kernel.w);
+  const auto [outputs, kernel, from_taps] = *spec.winograd;
+  return fmt::format("winograd{}_{}x{}{}", to_string(Winograd{outputs, kernel}), kernel.h, kernel.w,
+                     from_taps ? "_from_taps" : "");
 }
 
 struct Describe {
