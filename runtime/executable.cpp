@@ -227,7 +227,7 @@ void Request::make_calls() {
               kernel.tasks.at(images_), 1, false};
     for (const Affine &param : kernel.params) call.args.push_back(param.at(images_));
     call.parallel = threads > 1 && call.tasks > kernel.grain;
-    call.chunk = chunk_of(call.tasks, kernel.grain, threads);
+    call.grain = kernel.grain;
     calls_.push_back(std::move(call));
   }
 }
@@ -264,7 +264,7 @@ void Request::run_call(const Call &call) {
     int64_t per_thread;
   } context{call, scratch_.get(), scratch_per_thread_};
   pool_->parallel_for(
-      call.tasks, call.chunk,
+      call.tasks, call.grain,
       [](void *data, int64_t begin, int64_t end, int thread) {
         auto &c = *static_cast<Context *>(data);
         c.call.function(c.call.args.data(), begin, end, c.scratch + c.per_thread * thread);

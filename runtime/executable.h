@@ -107,7 +107,7 @@ private:
   struct Call {
     KernelFunction function;
     std::vector<int64_t> args; // addresses, then parameters
-    int64_t tasks, chunk;
+    int64_t tasks, grain;
     bool parallel;
   };
   void make_calls();

@@ -64,7 +64,7 @@ int64_t chunk_of(int64_t tasks, int64_t grain, int threads) {
   return std::max(grain, best);
 }
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(size_t(std::max(1, threads))) {
   for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
 }
 
@@ -82,56 +82,76 @@ void ThreadPool::serve(int thread) {
     wait_while_equal(round_, seen);
     seen = round_.load(std::memory_order_acquire);
     if (stop_.load()) return;
-    take_chunks(thread);
+    work_on(thread);
   }
 }
 
-void ThreadPool::take_chunks(int thread) {
-  uint64_t next = next_.load(std::memory_order_acquire);
-  while ((next & closed) != closed) {
+void ThreadPool::work_on(int thread) {
+  const size_t count = shares_.size();
+  for (size_t i = 0; i < count; ++i)
+    while (take(shares_[(size_t(thread) + i) % count], thread, i == 0)) {
+    }
+}
+
+// Three quarters of what is left of one's own share, half of what is left of another's.
+bool ThreadPool::take(Share &share, int thread, bool own) {
+  uint64_t units = share.units.load(std::memory_order_acquire);
+  while (true) {
+    const uint64_t first = units >> 16 & 0xffff, end = units & 0xffff, left = end - first;
+    if (left == 0) return false;
     const int64_t tasks = tasks_.load(std::memory_order_acquire);
-    const int64_t chunk = chunk_.load(std::memory_order_acquire);
+    const int64_t unit = unit_.load(std::memory_order_acquire);
     const Work work = work_.load(std::memory_order_acquire);
-    void *context = context_.load(std::memory_order_acquire);
-    const int64_t begin = int64_t(next & closed) * chunk;
-    if (begin >= tasks) return;
-    // Fails if the round is another one by now, or somebody else took the chunk.
-    if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
-    work(context, begin, std::min(tasks, begin + chunk), thread);
-    if (undone_.fetch_sub(1, std::memory_order_acq_rel) == 1) undone_.notify_one();
-    next = next_.load(std::memory_order_acquire);
+    void *const context = context_.load(std::memory_order_acquire);
+    const uint64_t count = std::max<uint64_t>(1, own ? left * 3 / 4 : left / 2);
+    const uint64_t begin = own ? first : end - count;
+    // Fails if somebody else took some; a round ends when nothing is left, so that all that was
+    // read is of this one if it succeeds.
+    if (!share.units.compare_exchange_weak(units, own ? units + (count << 16) : units - count,
+                                           std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
+    work(context, int64_t(begin) * unit, std::min(tasks, int64_t(begin + count) * unit), thread);
+    if (undone_.fetch_sub(int32_t(count), std::memory_order_acq_rel) == int32_t(count))
+      undone_.notify_one();
+    return true;
   }
 }
 
-void ThreadPool::parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) {
-  chunk = std::max(chunk, tasks / (int64_t{1} << 30)); // chunks are numbered in 32 bits
-  if (workers_.empty() || tasks <= chunk || taken_.exchange(true, std::memory_order_acquire))
+void ThreadPool::parallel_for(int64_t tasks, int64_t grain, Work work, void *context) {
+  if (workers_.empty() || tasks <= grain || taken_.exchange(true, std::memory_order_acquire))
     return work(context, 0, tasks, 0);
-  const uint64_t round = next_.load(std::memory_order_relaxed) >> 32;
-  next_.store((round + 1) << 32 | closed, std::memory_order_relaxed);
-  // Whoever sees one of these sees that the round is closed, and takes nothing with the rest
-  // unread.
+  constexpr int64_t most_units = 0xffff;
+  const int64_t unit = std::max<int64_t>(1, (tasks + most_units - 1) / most_units);
+  const int64_t units = (tasks + unit - 1) / unit;
+  const uint64_t round = round_.load(std::memory_order_relaxed) + 1;
   tasks_.store(tasks, std::memory_order_release);
-  chunk_.store(chunk, std::memory_order_release);
+  unit_.store(unit, std::memory_order_release);
   work_.store(work, std::memory_order_release);
   context_.store(context, std::memory_order_release);
-  undone_.store(int32_t((tasks + chunk - 1) / chunk), std::memory_order_relaxed);
-  next_.store((round + 2) << 32, std::memory_order_release);
+  undone_.store(int32_t(units), std::memory_order_relaxed);
+  const auto threads = int64_t(shares_.size());
+  const int64_t sharing = std::min(threads, (tasks + grain - 1) / std::max<int64_t>(1, grain));
+  for (int64_t t = 0; t < threads; ++t) {
+    const int64_t first = units * std::min(t, sharing) / sharing;
+    const int64_t end = units * std::min(t + 1, sharing) / sharing;
+    shares_[size_t(t)].units.store(round << 32 | uint64_t(first) << 16 | uint64_t(end),
+                                   std::memory_order_release);
+  }
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
-  take_chunks(0);
+  work_on(0);
   for (int32_t left; (left = undone_.load(std::memory_order_acquire)) != 0;)
     wait_while_equal(undone_, left);
   taken_.store(false, std::memory_order_release);
 }
 
-void HostThreads::parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) {
+void HostThreads::parallel_for(int64_t tasks, int64_t grain, Work work, void *context) {
   struct Loop {
     int64_t tasks, chunk;
     Work work;
     void *context;
     std::atomic<int64_t> next{0};
-  } loop{tasks, chunk, work, context};
+  } loop{tasks, chunk_of(tasks, grain, jobs_), work, context};
   const auto job = [](void *data, int index) {
     FlushSubnormals mode;
     auto &l = *static_cast<Loop *>(data);

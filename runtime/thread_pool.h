@@ -11,7 +11,7 @@ namespace lathe::core {
 // CPUs that this process may really use: its affinity and its cgroup's quota.
 int usable_cpus();
 
-// How many of a kernel's tasks one thread should take at a time: about a quarter of its share, so
+// How many of a kernel's tasks one thread of a host should take at a time: about a quarter of its share, so
 // that a late one finds the rest done; a little less, where that lets all end at once; and a grain
 // at least. (Libraries made ahead of time do likewise, codegen/emit_library.cpp.)
 int64_t chunk_of(int64_t tasks, int64_t grain, int threads);
@@ -20,13 +20,16 @@ class Workers {
 public:
   virtual ~Workers() = default;
   virtual int threads() const = 0;
-  // Runs work(context, begin, end, thread) over [0, tasks) in chunks, `thread` being less than
+  // Runs work(context, begin, end, thread) over [0, tasks) in chunks, on so few threads that each has
+  // about `grain` tasks at least, `thread` being less than
   // threads(). Returns when all is done. Allocates nothing. Any number of callers at a time.
   using Work = void (*)(void *context, int64_t begin, int64_t end, int thread);
-  virtual void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) = 0;
+  virtual void parallel_for(int64_t tasks, int64_t grain, Work work, void *context) = 0;
 };
 
-// For fork and join: the caller works too, workers spin briefly and then sleep. Who finds the pool
+// For fork and join: the caller works too, workers spin briefly and then sleep. Every thread has a
+// share of the tasks, the same one each time, since neighbouring kernels use the same data: most of
+// it it takes at once, and who is done helps others from the ends of theirs. Who finds the pool
 // taken by another caller works alone.
 class ThreadPool : public Workers {
 public:
@@ -37,24 +40,28 @@ public:
   ThreadPool &operator=(const ThreadPool &) = delete;
 
   int threads() const override { return int(workers_.size()) + 1; }
-  void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) override;
+  void parallel_for(int64_t tasks, int64_t grain, Work work, void *context) override;
 
 private:
+  // A thread's units of the round that are not taken yet: the round in the upper half, then the
+  // first unit and the one behind the last. Who takes some exchanges all at once: so a worker that
+  // wakes late neither takes part in a round whose numbers it has not read, nor is waited for.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> units{0};
+  };
+
   void serve(int thread);
-  void take_chunks(int thread);
+  void work_on(int thread);
+  bool take(Share &share, int thread, bool own);
 
   std::atomic<uint32_t> round_{0}; // grows with every parallel_for; workers wait for it
-  // The round in the upper half, the number of the next chunk in the lower. Who takes a chunk
-  // exchanges both at once: so a worker that wakes late neither takes part in a round whose numbers
-  // it has not read, nor is waited for.
-  std::atomic<uint64_t> next_{closed};
-  std::atomic<int32_t> undone_{0}; // chunks
-  std::atomic<int64_t> tasks_{0}, chunk_{1};
+  std::atomic<int32_t> undone_{0}; // units
+  std::atomic<int64_t> tasks_{0}, unit_{1};
   std::atomic<Work> work_{nullptr};
   std::atomic<void *> context_{nullptr};
   std::atomic<bool> stop_{false};
-  std::atomic<bool> taken_{false};               // by a caller
-  static constexpr uint64_t closed = UINT32_MAX; // while a round's numbers are written
+  std::atomic<bool> taken_{false}; // by a caller
+  std::vector<Share> shares_;      // of every thread
   std::vector<std::thread> workers_;
 };
 

@@ -157,7 +157,8 @@ inline int64_t filter_channels_at_once(const Winograd &w, int64_t panel, const T
   return std::max<int64_t>(8, int64_t(0.65 * double(target.l1_bytes)) / of_channel / 8 * 8);
 }
 inline double most_winograd_scratch(const Target &target) { return 0.5 * double(target.l3_bytes); }
-// Blocks of rows that threads can share, where there are few panels and groups to share.
+// Blocks of rows that threads can share: where there are few panels and groups to share, and where
+// the weights are fewer than the input, of which a thread then reads little that another wrote.
 int64_t fewest_blocks(const ConvShape &shape, int64_t rows, int64_t fewest_rows,
                       const Target &target);
 // Sizes to choose from, largest first: `rows` in at least `fewest` blocks.
