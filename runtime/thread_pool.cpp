@@ -93,7 +93,8 @@ void ThreadPool::work_on(int thread) {
     }
 }
 
-// Three quarters of what is left of one's own share, half of what is left of another's.
+// A small share of one's own at once, since tasks that follow each other have work in common; three
+// quarters of what is left of a larger one, half of what is left of another's.
 bool ThreadPool::take(Share &share, int thread, bool own) {
   uint64_t units = share.units.load(std::memory_order_acquire);
   while (true) {
@@ -103,7 +104,7 @@ bool ThreadPool::take(Share &share, int thread, bool own) {
     const int64_t unit = unit_.load(std::memory_order_acquire);
     const Work work = work_.load(std::memory_order_acquire);
     void *const context = context_.load(std::memory_order_acquire);
-    const uint64_t count = std::max<uint64_t>(1, own ? left * 3 / 4 : left / 2);
+    const uint64_t count = own ? (left <= 4 ? left : left * 3 / 4) : (left + 1) / 2;
     const uint64_t begin = own ? first : end - count;
     // Fails if somebody else took some; a round ends when nothing is left, so that all that was
     // read is of this one if it succeeds.

@@ -122,16 +122,21 @@ double winograd_scratch(const ConvShape &s, const Winograd &w, int64_t block_til
 
 int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &target) {
   const int64_t tile_rows = ceil_div(s.y.h, w.outputs.h);
-  int64_t best = 1;
-  double least = winograd_cost(s, w, best, target);
-  for (int64_t rows : block_sizes(tile_rows, fewest_blocks(s, tile_rows, 1, target))) {
-    if (winograd_scratch(s, w, rows, target) > most_winograd_scratch(target)) continue;
-    const double cost = winograd_cost(s, w, rows, target);
-    if (cost > least) continue;
-    least = cost;
-    best = rows;
-  }
-  return best;
+  struct Size {
+    int64_t rows;
+    double cost;
+  };
+  std::vector<Size> sizes;
+  for (int64_t rows : block_sizes(tile_rows, fewest_blocks(s, tile_rows, 1, target)))
+    if (rows == 1 || winograd_scratch(s, w, rows, target) <= most_winograd_scratch(target))
+      sizes.push_back({rows, winograd_cost(s, w, rows, target)});
+  const Size best = sizes.empty() ? Size{1, 0} : *std::ranges::min_element(sizes, {}, &Size::cost);
+  // Two threads that share an odd number of panels do not end at once, and transform the same tiles:
+  // rather two blocks, if that costs one thread little.
+  if (best.rows >= tile_rows && ceil_div(s.channels, conv_tile(target, s.channels).panel()) % 2)
+    for (const Size &size : sizes)
+      if (size.rows < tile_rows && size.cost <= 1.05 * best.cost) return size.rows;
+  return best.rows;
 }
 
 } // namespace lathe::core
