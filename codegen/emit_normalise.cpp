@@ -12,19 +12,21 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
   IrValue one = e.constant(1), four = e.constant(4), zero = e.constant(0);
   IrValue channels = e.param(L::channels), before = e.param(L::before), after = e.param(L::after);
 
-  // The pixel's channels lie in scratch from here on, with zeros before and behind them: whole
-  // vectors, since what lies behind the last channel is zero as well.
-  IrValue line = e.offset(e.scratch, e.mul(before, four));
+  // A pixel's channels lie in scratch with zeros before and behind them: whole vectors, since what
+  // lies behind the last channel is zero as well.
   auto at = [&](IrValue base, IrValue channel) { return e.offset(base, e.mul(channel, four)); };
+  IrValue length = e.add(e.add(channels, e.constant(2 * target.lanes())), e.add(before, after));
+  auto line_of = [&](IrValue pixel) {
+    return at(e.scratch, e.add(e.mul(pixel, length), before));
+  };
   auto clear = [&] {
-    e.for_lanes(e.add(e.add(channels, e.constant(2 * target.lanes())), e.add(before, after)),
-                [&](IrValue first, IrValue mask) {
-                  e.store(e.zero(e.vector()), at(e.scratch, first), mask);
-                });
+    e.for_lanes(e.mul(length, e.constant(L::together)), [&](IrValue first, IrValue mask) {
+      e.store(e.zero(e.vector()), at(e.scratch, first), mask);
+    });
   };
   // y[c] for the vector of channels that begins at `first`; squares are summed from channel
   // c-before to c+after, ascending.
-  auto normalise = [&](IrValue out, IrValue first, IrValue mask) {
+  auto normalise = [&](IrValue line, IrValue out, IrValue first, IrValue mask) {
     IrValue sum = e.loop(e.sub(zero, before), e.add(after, one), one, {e.zero(e.vector())},
                          [&](IrValue shift, const IrValues &state) {
                            IrValue x = e.load(e.vector(), at(line, e.add(first, shift)));
@@ -42,13 +44,22 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
                                                      e.mul(row, e.param(L::in_row))));
     IrValue out = e.offset(e.operand(L::output), e.add(e.mul(image, e.param(L::out_image)),
                                                        e.mul(row, e.param(L::out_row))));
-    e.loop(e.param(L::cols), [&](IrValue column) {
-      IrValue from = e.offset(in, e.mul(column, e.param(L::in_pixel)));
-      IrValue to = e.offset(out, e.mul(column, e.param(L::out_pixel)));
-      e.for_lanes(channels, [&](IrValue first, IrValue mask) {
-        e.store(e.load(e.vector(), at(from, first), mask), at(line, first));
+    IrValue cols = e.param(L::cols), together = e.constant(L::together);
+    e.loop(zero, cols, together, [&](IrValue column) {
+      IrValue pixels = e.minimum(together, e.sub(cols, column));
+      e.loop(pixels, [&](IrValue p) {
+        IrValue line = line_of(p);
+        IrValue from = e.offset(in, e.mul(e.add(column, p), e.param(L::in_pixel)));
+        e.for_lanes(channels, [&](IrValue first, IrValue mask) {
+          e.store(e.load(e.vector(), at(from, first), mask), at(line, first));
+        });
       });
-      e.for_lanes(channels, [&](IrValue first, IrValue mask) { normalise(to, first, mask); });
+      e.loop(pixels, [&](IrValue p) {
+        IrValue line = line_of(p);
+        IrValue to = e.offset(out, e.mul(e.add(column, p), e.param(L::out_pixel)));
+        e.for_lanes(channels,
+                    [&](IrValue first, IrValue mask) { normalise(line, to, first, mask); });
+      });
     });
   });
   e.ir.CreateRetVoid();

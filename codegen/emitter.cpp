@@ -332,9 +332,39 @@ IrValue Emitter::log(IrValue x) {
 }
 
 // Exponents that are multiples of 1/4 by square roots; others by exp(exponent * log(x)).
+// x^(-1/4) without roots and divisions, which take several times as long: a guess by the exponent's
+// bits, off by 3.2 % at most, then two steps y += y (r/4 + 5/32 r^2 + 15/128 r^3), r = 1 - x y^4
+// (the binomial series of (1 - r)^(-1/4)). Largest error 1e-7 of the result.
+IrValue Emitter::inverse_fourth_root(IrValue x) {
+  IrType *type = x->getType();
+  auto number = [&](double value) { return splat(type, value); };
+  IrValue bits = ir.CreateBitCast(x, integer_like(type, 0)->getType());
+  bits = ir.CreateSub(integer_like(type, 0x4f586000), ir.CreateLShr(bits, integer_like(type, 2)));
+  IrValue y = ir.CreateBitCast(bits, type);
+  for (int step = 0; step < 2; ++step) {
+    IrValue square = ir.CreateFMul(y, y), fourth = ir.CreateFMul(square, square);
+    IrValue r = fma(ir.CreateFNeg(x), fourth, number(1));
+    IrValue series = fma(r, fma(r, number(15.0 / 128), number(5.0 / 32)), number(0.25));
+    y = fma(y, ir.CreateFMul(series, r), y);
+  }
+  // What the steps are not for: zeros and subnormal numbers, infinity, NaN and negative numbers.
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  IrValue zero_like = ir.CreateFCmpOLT(absolute(x), number(0x1p-126));
+  IrValue special = ir.CreateSelect(ir.CreateFCmpOEQ(x, number(infinity)), number(0),
+                                    number(std::numeric_limits<double>::quiet_NaN()));
+  special = ir.CreateSelect(zero_like, number(infinity), special);
+  IrValue usual = ir.CreateAnd(ir.CreateFCmpOGE(x, number(0x1p-126)),
+                               ir.CreateFCmpOLT(x, number(infinity)));
+  return ir.CreateSelect(usual, y, special);
+}
+
 IrValue Emitter::power(IrValue x, double exponent) {
   IrType *type = x->getType();
   double quarters = std::abs(exponent) * 4;
+  if (exponent == -0.25 || exponent == -0.75) {
+    IrValue root = inverse_fourth_root(x);
+    return exponent == -0.25 ? root : ir.CreateFMul(ir.CreateFMul(root, root), root);
+  }
   if (quarters == std::floor(quarters) && quarters <= 8) {
     auto n = static_cast<int>(quarters);
     auto root = [&](IrValue v) { return ir.CreateIntrinsic(llvm::Intrinsic::sqrt, {type}, {v}); };

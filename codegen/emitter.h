@@ -114,6 +114,7 @@ public:
 
 private:
   IrValue integer_like(llvm::Type *float_type, int64_t value) const;
+  IrValue inverse_fourth_root(IrValue x);
   int first_param_ = 0;
 };
 

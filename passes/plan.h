@@ -260,11 +260,13 @@ struct GatherSpec {
   };
 };
 
-// A pixel is copied into scratch first, between zeros: the result may replace the input.
+// Some pixels are copied into scratch first, between zeros: the result may replace the input, and
+// what was just stored is not yet read.
 struct LrnSpec {
   float scale = 0, beta = 0.75f, k = 1; // scale = alpha / size
   bool operator==(const LrnSpec &) const = default;
   static constexpr std::string_view name = "lrn_f32";
+  static constexpr int64_t together = 4;
   enum Operand { input, output };
   // Tasks: rows of every image.
   enum Param {

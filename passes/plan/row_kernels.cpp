@@ -72,8 +72,8 @@ Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool bat
   k.output = LrnSpec::output;
   add(k, {x[2], x[3], x[1], (op.size - 1) / 2, op.size / 2});
   finish_rows(k, in, out, x[3] * x[1] * 4, batched);
-  // One pixel between zeros; whole vectors of the widest target.
-  k.scratch_bytes = (x[1] + op.size + 2 * 16) * 4;
+  // Pixels between zeros; whole vectors of the widest target.
+  k.scratch_bytes = LrnSpec::together * (x[1] + op.size + 2 * 16) * 4;
   return k;
 }
 
