@@ -49,8 +49,8 @@ private:
 struct TileArguments {
   IrValue source, weights, bias, out;
   IrValue fetch, fetch_step; // weights that will be wanted: each step over K fetches some
-  IrValues post;         // addresses of the post operands
-  IrValue live_channels; // of this panel; only read when the spec is masked
+  IrValues post;             // addresses of the post operands
+  IrValue live_channels;     // of this panel; only read when the spec is masked
   IrValue pixel_step, tap_rows, tap_row_pitch, tap_cols, tap_col_pitch, depth, out_pixel;
   IrValues post_pixel;
 };

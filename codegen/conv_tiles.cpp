@@ -11,9 +11,9 @@ using A = TileArguments;
 
 // A tile function's addresses and numbers, in order; those of the post operands follow each list.
 constexpr std::array addresses{&A::source, &A::weights, &A::bias, &A::out, &A::fetch};
-constexpr std::array numbers{&A::live_channels, &A::pixel_step,    &A::tap_rows, &A::tap_row_pitch,
-                             &A::tap_cols,      &A::tap_col_pitch, &A::depth,    &A::out_pixel,
-                             &A::fetch_step};
+constexpr std::array numbers{&A::live_channels, &A::pixel_step, &A::tap_rows,
+                             &A::tap_row_pitch, &A::tap_cols,   &A::tap_col_pitch,
+                             &A::depth,         &A::out_pixel,  &A::fetch_step};
 
 llvm::FunctionType *tile_type(llvm::Module &module, size_t extra) {
   return shared_type(module, addresses.size() + extra, numbers.size() + extra);

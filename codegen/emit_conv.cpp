@@ -54,7 +54,7 @@ public:
   static IrValue make(Emitter &e, const ConvSpec &spec) {
     IrValues values;
     for (const ConvSpec *s = &spec; s; s = s->source.empty() ? nullptr : s->source.data()) {
-      const TileUse use = !s->winograd            ? TileUse::result
+      const TileUse use = !s->winograd             ? TileUse::result
                           : s->winograd->from_taps ? TileUse::part
                                                    : TileUse::product;
       auto tile = [&](int64_t pixels) {
@@ -68,8 +68,7 @@ public:
       values.insert(values.end(),
                     {WinogradInput::function(e.module, e.target, points),
                      WinogradOutput::function(e.module, e.target, *s), e.constant(outputs.h),
-                     e.constant(outputs.w), e.constant(points.h * points.w),
-                     e.constant(points.w)});
+                     e.constant(outputs.w), e.constant(points.h * points.w), e.constant(points.w)});
       if (s->winograd->from_taps)
         values.push_back(
             WinogradFilters::function(e.module, with_lanes(e.target, s->lanes), *s->winograd));

@@ -16,9 +16,7 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
   // lies behind the last channel is zero as well.
   auto at = [&](IrValue base, IrValue channel) { return e.offset(base, e.mul(channel, four)); };
   IrValue length = e.add(e.add(channels, e.constant(2 * target.lanes())), e.add(before, after));
-  auto line_of = [&](IrValue pixel) {
-    return at(e.scratch, e.add(e.mul(pixel, length), before));
-  };
+  auto line_of = [&](IrValue pixel) { return at(e.scratch, e.add(e.mul(pixel, length), before)); };
   auto clear = [&] {
     e.for_lanes(e.mul(length, e.constant(L::together)), [&](IrValue first, IrValue mask) {
       e.store(e.zero(e.vector()), at(e.scratch, first), mask);

@@ -171,7 +171,8 @@ llvm::Function *WinogradFilters::function(llvm::Module &module, const Target &ta
       *field = e.function->getArg(next++);
     const Matrix &columns = winograd_matrices(outputs.h, kernel.h).filter;
     const Matrix &rows = winograd_matrices(outputs.w, kernel.w).filter;
-    IrValue coefficients = e.offset(e.table(columns.elements), e.mul(a.row, e.constant(kernel.h * 4)));
+    IrValue coefficients =
+        e.offset(e.table(columns.elements), e.mul(a.row, e.constant(kernel.h * 4)));
     IrValues factors; // of the row
     for (int64_t i = 0; i < kernel.h; ++i)
       factors.push_back(e.broadcast(e.load(e.f32, e.offset(coefficients, i * 4)), target.lanes()));

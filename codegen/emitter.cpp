@@ -353,8 +353,8 @@ IrValue Emitter::inverse_fourth_root(IrValue x) {
   IrValue special = ir.CreateSelect(ir.CreateFCmpOEQ(x, number(infinity)), number(0),
                                     number(std::numeric_limits<double>::quiet_NaN()));
   special = ir.CreateSelect(zero_like, number(infinity), special);
-  IrValue usual = ir.CreateAnd(ir.CreateFCmpOGE(x, number(0x1p-126)),
-                               ir.CreateFCmpOLT(x, number(infinity)));
+  IrValue usual =
+      ir.CreateAnd(ir.CreateFCmpOGE(x, number(0x1p-126)), ir.CreateFCmpOLT(x, number(infinity)));
   return ir.CreateSelect(usual, y, special);
 }
 

@@ -143,8 +143,8 @@ struct PoolRow {
   void emit(Emitter &e, const PoolSpec &spec) const;
 };
 
-// The transforms of a Winograd stage, as functions that kernels share. One tile of the input, for all
-// channels:
+// The transforms of a Winograd stage, as functions that kernels share. One tile of the input, for
+// all channels:
 struct WinogradInput {
   // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes. Behind
   // the last channel, lanes of a last vector hold anything, of what is read and what is written.

@@ -65,10 +65,10 @@ struct Speed {
   double gflops, l3_gbs, memory_gbs;
 };
 constexpr Speed speeds[] = {
-    {"znver4", 118, 52, 23},          {"znver5", 225, 96, 30},
-    {"sapphirerapids", 179, 30, 15},  {"emeraldrapids", 179, 30, 15},
-    {"graniterapids", 179, 30, 15},   {"icelake-server", 179, 30, 15},
-    {"cascadelake", 179, 30, 15},     {"skylake-avx512", 179, 30, 15},
+    {"znver4", 118, 52, 23},         {"znver5", 225, 96, 30},
+    {"sapphirerapids", 179, 30, 15}, {"emeraldrapids", 179, 30, 15},
+    {"graniterapids", 179, 30, 15},  {"icelake-server", 179, 30, 15},
+    {"cascadelake", 179, 30, 15},    {"skylake-avx512", 179, 30, 15},
 };
 
 } // namespace

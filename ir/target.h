@@ -21,8 +21,8 @@ struct Target {
   bool fma = false; // without it kernels multiply, round, and add
   int64_t l1_bytes = 32 << 10, l2_bytes = 1 << 20, l3_bytes = 16 << 20;
 
-  // What one core does and reads in a nanosecond: fp32 operations at the FMA peak, bytes from the L3
-  // cache and from memory, with streaming loads.
+  // What one core does and reads in a nanosecond: fp32 operations at the FMA peak, bytes from the
+  // L3 cache and from memory, with streaming loads.
   double gflops = 118, l3_gbs = 52, memory_gbs = 23;
 
   int lanes() const { return vector_bytes / 4; } // f32 per vector

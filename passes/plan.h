@@ -92,8 +92,8 @@ enum class Prologue : uint8_t {
 // transformed back, height before width; bias. Then `post`; then perhaps a pool, which the conv
 // feeds panel by panel through scratch. Weights: [group][panel][kh][kw][channel][lane]; [point]
 // instead of taps, or [group][panel][channel][kh][kw][lane] if they become points here, rounded at
-// every step of the transform (height before width); panels of `tile_vectors` vectors, zero-filled behind the last channel; bias:
-// [group][panel][lane]; operands of `pre`: [channel].
+// every step of the transform (height before width); panels of `tile_vectors` vectors, zero-filled
+// behind the last channel; bias: [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
   bool smaller_tile = false; // many and, if set, of one pixel less
@@ -161,8 +161,8 @@ struct ConvSpec {
     in_channel,
     in_group,
     weight_panel, // bytes per panel
-    // What is fetched of the weights while others are used, in bytes: how far ahead of them, per row
-    // (by Winograd, point), per register tile, per step over K.
+    // What is fetched of the weights while others are used, in bytes: how far ahead of them, per
+    // row (by Winograd, point), per register tile, per step over K.
     fetch_ahead,
     fetch_row,
     fetch_call,

@@ -11,18 +11,18 @@ namespace lathe::core {
 // CPUs that this process may really use: its affinity and its cgroup's quota.
 int usable_cpus();
 
-// How many of a kernel's tasks one thread of a host should take at a time: about a quarter of its share, so
-// that a late one finds the rest done; a little less, where that lets all end at once; and a grain
-// at least. (Libraries made ahead of time do likewise, codegen/emit_library.cpp.)
+// How many of a kernel's tasks one thread of a host should take at a time: about a quarter of its
+// share, so that a late one finds the rest done; a little less, where that lets all end at once;
+// and a grain at least. (Libraries made ahead of time do likewise, codegen/emit_library.cpp.)
 int64_t chunk_of(int64_t tasks, int64_t grain, int threads);
 
 class Workers {
 public:
   virtual ~Workers() = default;
   virtual int threads() const = 0;
-  // Runs work(context, begin, end, thread) over [0, tasks) in chunks, on so few threads that each has
-  // about `grain` tasks at least, `thread` being less than
-  // threads(). Returns when all is done. Allocates nothing. Any number of callers at a time.
+  // Runs work(context, begin, end, thread) over [0, tasks) in chunks, on so few threads that each
+  // has about `grain` tasks at least, `thread` being less than threads(). Returns when all is done.
+  // Allocates nothing. Any number of callers at a time.
   using Work = void (*)(void *context, int64_t begin, int64_t end, int thread);
   virtual void parallel_for(int64_t tasks, int64_t grain, Work work, void *context) = 0;
 };

@@ -62,8 +62,7 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const double tiles = double(tile_rows * tile_cols);
 
   const int64_t rest = tile_rows % block_tile_rows;
-  const int64_t at_once =
-      w.from_taps ? filter_channels_at_once(w, tile.panel(), target) : s.depth;
+  const int64_t at_once = w.from_taps ? filter_channels_at_once(w, tile.panel(), target) : s.depth;
   const double parts = double(ceil_div(s.depth, at_once));
   auto block = [&](int64_t rows) {
     return points * panels * parts * product_cost(rows * tile_cols, tile, double(s.depth) / parts);
@@ -131,8 +130,8 @@ int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &targ
     if (rows == 1 || winograd_scratch(s, w, rows, target) <= most_winograd_scratch(target))
       sizes.push_back({rows, winograd_cost(s, w, rows, target)});
   const Size best = sizes.empty() ? Size{1, 0} : *std::ranges::min_element(sizes, {}, &Size::cost);
-  // Two threads that share an odd number of panels do not end at once, and transform the same tiles:
-  // rather two blocks, if that costs one thread little.
+  // Two threads that share an odd number of panels do not end at once, and transform the same
+  // tiles: rather two blocks, if that costs one thread little.
   if (best.rows >= tile_rows && ceil_div(s.channels, conv_tile(target, s.channels).panel()) % 2)
     for (const Size &size : sizes)
       if (size.rows < tile_rows && size.cost <= 1.05 * best.cost) return size.rows;

@@ -175,7 +175,8 @@ private:
     p.transformed_point = tiles * p.transformed_tile | line;
     p.products_point = tiles * p.panel + line;
     if (from_taps) {
-      const int64_t parts = ceil_div(p.depth, filter_channels_at_once(*p.spec.winograd, p.panel, target_));
+      const int64_t parts =
+          ceil_div(p.depth, filter_channels_at_once(*p.spec.winograd, p.panel, target_));
       p.filter_channels = ceil_div(p.depth, parts);
       p.filters_point = ceil_div(p.filter_channels * p.panel, line) * line | line;
     }
@@ -204,8 +205,9 @@ private:
   int64_t scratch_bytes(size_t i, int64_t source_rows) const {
     const Part &p = stages_[i];
     const int64_t rows = p.scratch ? source_rows * p.row * 4 : 0;
-    return p.spec.winograd ? filters_at(i, source_rows) + p.spec.winograd->points().w * p.filters_point * 4
-                           : rows;
+    return p.spec.winograd
+               ? filters_at(i, source_rows) + p.spec.winograd->points().w * p.filters_point * 4
+               : rows;
   }
   // Where they lie behind the rows.
   int64_t transformed_at(size_t i, int64_t source_rows) const {
