@@ -30,7 +30,7 @@ struct WinogradMatrices {
 // How a convolution is filtered that way: a tile of outputs at a time, from tiles anchored at the
 // result's first row and column. Stride and dilation are 1.
 struct Winograd {
-  Size2 outputs, kernel; // 1 in a dimension: no transform there
+  Size2 outputs = {}, kernel = {}; // 1 in a dimension: no transform there
   // Whether filters are transformed while the convolution runs, and not beforehand: arithmetic for
   // memory, since the transformed ones take points() / kernel times as much.
   bool from_taps = false;

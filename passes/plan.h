@@ -425,8 +425,8 @@ struct MemoryLimit {
   int threads = 1;
 };
 // A plan that keeps the limit: what `options` ask for if that does, else without transformed
-// weights, else with as few convolutions chained as a greedy search finds, else with the smallest
-// blocks as well. Errors: limit, where none does; as make_plan.
+// weights, else with direct convolutions, as few of them chained as a greedy search finds, else
+// with the smallest blocks as well. Errors: limit, where none does; as make_plan.
 Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
                               const PlanOptions &options = {});
 

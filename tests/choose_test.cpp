@@ -52,15 +52,17 @@ TEST_CASE("measured costs decide, also against the model") {
   const Graph graph = network();
   const std::vector<Choice> estimated = choices_of(plan_of(graph));
   REQUIRE(estimated.size() == 2);
-  REQUIRE(estimated[0].candidates.size() == 5); // direct, and tiles of 2 and 4 in each direction
-  for (size_t pick = 0; pick < 5; ++pick) {
+  // Direct, and tiles of 2 and 4 in each direction, from points and from taps.
+  const size_t count = 9;
+  REQUIRE(estimated[0].candidates.size() == count);
+  for (size_t pick = 0; pick < count; ++pick) {
     CAPTURE(pick);
     const PlanOptions options{.weight_budget = 100, .measured = best_is(estimated, pick)};
     const Plan plan = plan_of(graph, options);
     for (const Choice &choice : choices_of(plan)) {
       CHECK(choice.chosen == pick);
       CHECK(verdict(choice, pick) == "chosen");
-      CHECK(verdict(choice, (pick + 1) % 5) == "slower");
+      CHECK(verdict(choice, (pick + 1) % count) == "slower");
       CHECK(choice.candidates[pick].measured == 1e-6);
       CHECK(choice.candidates[pick].estimated > 0); // what the model says stays known
     }
@@ -75,12 +77,17 @@ TEST_CASE("measured costs decide, also against the model") {
 TEST_CASE("the weight budget holds for measured costs too") {
   const Graph graph = network();
   std::vector<Choice> choices = choices_of(plan_of(graph));
-  PlanOptions options{.weight_budget = 0, .measured = best_is(choices, 4)};
+  const size_t largest = 7;
+  REQUIRE(algorithm_name(choices[0].candidates[largest].winograd) == "winograd 4");
+  PlanOptions options{.weight_budget = 0, .measured = best_is(choices, largest)};
   for (const Choice &choice : choices_of(plan_of(graph, options))) {
     CHECK(chosen(choice) == "direct");
-    CHECK(verdict(choice, 4) == "over the weight budget");
-    CHECK(verdict(choice, 3) == "slower");
+    CHECK(verdict(choice, largest) == "over the weight budget");
+    CHECK(verdict(choice, largest - 1) == "slower");
   }
+  for (auto &[layer, seconds] : options.measured)
+    for (auto &[algorithm, each] : seconds)
+      if (algorithm.ends_with("from taps")) each = 1;
   // Enough for either of them: the one that gains more by a byte gets it.
   options.weight_budget = 2.6;
   options.measured.at(choices[0].layer).at("direct") = 1e-2;
@@ -91,7 +98,15 @@ TEST_CASE("the weight budget holds for measured costs too") {
   choices = choices_of(plan_of(graph, options));
   CHECK(chosen(choices[1]) == "winograd 4");
   CHECK(chosen(choices[0]) == "winograd 2"); // what is left is enough for this
-  CHECK(verdict(choices[0], 4) == "over the weight budget");
+  CHECK(verdict(choices[0], largest) == "over the weight budget");
+}
+
+TEST_CASE("filters that are made from taps need no budget") {
+  const Graph graph = network();
+  const std::vector<Choice> choices = choices_of(plan_of(graph));
+  const Plan plan = plan_of(graph, {.weight_budget = 0, .measured = best_is(choices, 8)});
+  for (const Choice &choice : choices_of(plan)) CHECK(chosen(choice) == "winograd 4 from taps");
+  CHECK(plan.weight_bytes() == plan_of(graph, {.strict = true}).weight_bytes());
 }
 
 TEST_CASE("strict numerics leave nothing to choose") {

@@ -100,7 +100,10 @@ def algorithms(layer):
             products *= -(-n // m) * (m + k - 1) / (n * k)
             growth *= (m + k - 1) / k
         sizes = ("x".join(map(str, size)) for size in (tiles, [k for k, _ in layer.winograd]))
-        yield "winograd {} of {}".format(*sizes), products, growth
+        name = "winograd {} of {}".format(*sizes)
+        yield name, products, growth
+        if len(wide) == 2:  # filters are transformed while they are used
+            yield name + " from taps", products, 1.0
 
 
 def bounds(found, machine):

@@ -90,6 +90,9 @@ Result<Plan> make_plan_within(const Graph &graph, const Target &target, const Me
   if (search.fits(first)) return first;
   PlanOptions attempt = options;
   attempt.weight_budget = 0;
+  LATHE_TRY(Plan small_weights, make_plan(graph, target, attempt));
+  if (search.fits(small_weights)) return small_weights;
+  attempt.strict = true; // direct convolutions take the least scratch, and only they chain
   for (bool smallest : {options.smallest_blocks, true}) {
     attempt.smallest_blocks = smallest;
     LATHE_TRY(std::optional<Plan> plan, search.with_chains(attempt));

@@ -307,6 +307,9 @@ class Roofline(unittest.TestCase):
         small = roofline.Layer("small", 512 * 512 * 9 * 4 * 4, 4 * 512 * 512 * 9, ((3, 4), (3, 4)))
         bound, = roofline.bounds([small], roofline.Machine(gflops=100, gbytes=5))
         self.assertEqual(bound.algorithm, "direct")
+        bound, = roofline.bounds([small], roofline.Machine(gflops=100, gbytes=20))
+        self.assertTrue(bound.algorithm.endswith(" from taps"))  # weighs what the taps weigh
+        self.assertAlmostEqual(bound.milliseconds, 1e-6 * small.weight_bytes / 20)
 
 
 class Verdicts(unittest.TestCase):

@@ -82,13 +82,14 @@ template <typename Spec> Specs only(const Specs &specs) {
 }
 
 // A convolution by F(m, 3) in both directions, whatever it costs.
-Specs winograd_of(int64_t m, const std::string &body, const Target &target) {
-  for (uint64_t seed = 0; seed < 5; ++seed) {
+Specs winograd_of(int64_t m, bool from_taps, const std::string &body, const Target &target) {
+  for (uint64_t seed = 0; seed < 9; ++seed) {
     PlanOptions options;
     options.any_algorithm = seed;
     Specs specs = only<ConvSpec>(specs_of(body, target, options));
     REQUIRE(specs.size() == 1);
-    if (std::get<ConvSpec>(specs.begin()->second).winograd == Winograd{{m, m}, {3, 3}})
+    if (std::get<ConvSpec>(specs.begin()->second).winograd ==
+        Winograd{{m, m}, {3, 3}, from_taps})
       return specs;
   }
   FAIL("no seed chooses F(", m, ", 3)");
@@ -110,9 +111,11 @@ Specs layers_of(const TileGate &gate, const Target &target) {
     direct(fmt::format("input x {0}x1x{1}; add {{ {{ conv {0} 1x1 }} {{ }} }}; relu", channels,
                        columns));
   for (int64_t m : {4, 2})
-    layers.merge(winograd_of(
-        m, fmt::format("input x {0}x{1}x{2}; conv {0} 3x3 pad 1; relu", c, m, m * columns),
-        target));
+    for (bool from_taps : {false, true})
+      layers.merge(winograd_of(
+          m, from_taps,
+          fmt::format("input x {0}x{1}x{2}; conv {0} 3x3 pad 1; relu", c, m, m * columns),
+          target));
   return layers;
 }
 
@@ -148,10 +151,11 @@ void check(const std::string &function, const Target &target, const HotLoop &loo
 }
 
 // The function of a register tile: results have what follows the product in their name, products of
-// Winograd's transforms are stored as they are.
+// Winograd's transforms, and parts of them, are stored as they are.
 std::string tile_name(const ConvSpec &spec, int64_t pixels, const Target &target) {
   ConvSpec tile{.tile_pixels = pixels, .tile_vectors = spec.tile_vectors, .lanes = spec.lanes};
-  if (spec.winograd) return kernel_name(tile, target) + ".product";
+  if (spec.winograd)
+    return kernel_name(tile, target) + (spec.winograd->from_taps ? ".part" : ".product");
   tile.masked = spec.masked;
   tile.bias = spec.bias;
   tile.post = spec.post;
@@ -187,7 +191,8 @@ void check_tiles(const Specs &specs, const Target &target) {
   for (const auto &[name, spec] : specs) add_tiles(tiles, std::get<ConvSpec>(spec), target);
   size_t seen = 0;
   for (const auto &[name, function] : code_of(specs, target)) {
-    if (!name.ends_with(".tile") && !name.ends_with(".product")) continue;
+    if (!name.ends_with(".tile") && !name.ends_with(".product") && !name.ends_with(".part"))
+      continue;
     CAPTURE(name);
     REQUIRE(tiles.contains(name));
     ++seen;
