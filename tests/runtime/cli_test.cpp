@@ -248,13 +248,15 @@ TEST_CASE("profile: a table, JSON, a page and a trace of the same kernels") {
   const auto &first = profile["kernels"].front();
   CHECK(first["layers"].front() == "conv1");
   CHECK(first["algorithm"] == "direct 5x5 + average pool");
-  REQUIRE(first["candidates"].size() == 2);
+  REQUIRE(first["candidates"].size() == 3);
   CHECK(first["candidates"][0]["algorithm"] == "direct");
   CHECK(first["candidates"][0]["verdict"] == "chosen");
   CHECK(first["candidates"][0]["estimated_us"].get<double>() > 0);
   CHECK(first["candidates"][0]["measured_us"].is_null());
   CHECK(first["candidates"][1]["algorithm"] == "winograd 2");
   CHECK(first["candidates"][1]["extra_weight_bytes"].get<int64_t>() > 0);
+  CHECK(first["candidates"][2]["algorithm"] == "winograd 2 from taps");
+  CHECK(first["candidates"][2]["extra_weight_bytes"] == 0);
   CHECK(first["shape"] == "1x32x32 to 6x14x14");
   CHECK(first["flops"] == 2 * 2 * 28 * 28 * 6 * 25);
   CHECK(first["input_bytes"] == 2 * 32 * 32 * 4);
