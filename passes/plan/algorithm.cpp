@@ -94,8 +94,8 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
 int64_t fewest_blocks(const ConvShape &s, int64_t rows, int64_t fewest_rows, const Target &target) {
   constexpr int64_t fewest_tasks = 4, fewest_by_rows = 8;
   const int64_t panels = ceil_div(s.channels, conv_tile(target, s.channels).panel());
-  const bool by_rows = s.channels * s.kernel.h * s.kernel.w < s.y.h * s.y.w;
-  const int64_t wanted = by_rows ? fewest_by_rows : ceil_div(fewest_tasks, s.groups * panels);
+  const int64_t wanted =
+      shares_rows(s) ? fewest_by_rows : ceil_div(fewest_tasks, s.groups * panels);
   return std::min(wanted, std::max<int64_t>(1, rows / fewest_rows));
 }
 

@@ -107,11 +107,13 @@ private:
     const int64_t most = conv_tile(target_, r_.output.dims[1] / op.groups).pixels;
     int64_t joined = 1;
     double best = split_row(s.y[3], most).efficiency;
+    const bool by_rows = shares_rows(conv_shape(op, s.x, s.y));
     // Beyond a hundred tiles there is nothing left to gain.
     const int64_t longest = std::min(s.y[2], 1 + 100 * most / std::max<int64_t>(1, s.y[3]));
     for (int64_t k = 2; k <= longest; ++k) {
       const double efficiency = split_row(s.y[3] * k, most).efficiency;
-      if (s.y[2] % k || efficiency <= best + 0.01) continue;
+      const double worth = by_rows && k == s.y[2] ? 0.05 : 0.01; // threads cannot share one row
+      if (s.y[2] % k || efficiency <= best + worth) continue;
       best = efficiency;
       joined = k;
     }
@@ -266,7 +268,7 @@ private:
   void choose_block() {
     if (stages_[0].spec.winograd) return choose_tiles();
     if (r_.smallest_block) return;
-    constexpr int64_t fewest_rows = 4;
+    const int64_t fewest_rows = stages_[0].scratch || r_.pool ? 4 : 1; // that blocks have in common
     const bool chained = r_.stages.size() > 1;
     const ConvShape shape = conv_shape(*r_.stages[0].op, stages_[0].x, stages_[0].y);
     const double most = (chained ? 0.25 : 4) * double(target_.l2_bytes);

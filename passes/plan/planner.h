@@ -157,8 +157,13 @@ inline int64_t filter_channels_at_once(const Winograd &w, int64_t panel, const T
   return std::max<int64_t>(8, int64_t(0.65 * double(target.l1_bytes)) / of_channel / 8 * 8);
 }
 inline double most_winograd_scratch(const Target &target) { return 0.5 * double(target.l3_bytes); }
+// Whether threads should rather share rows than panels: the weights are fewer than the input, of
+// which a thread then reads little that another wrote.
+inline bool shares_rows(const ConvShape &s) {
+  return s.channels * s.kernel.h * s.kernel.w < s.y.h * s.y.w;
+}
 // Blocks of rows that threads can share: where there are few panels and groups to share, and where
-// the weights are fewer than the input, of which a thread then reads little that another wrote.
+// rows should be.
 int64_t fewest_blocks(const ConvShape &shape, int64_t rows, int64_t fewest_rows,
                       const Target &target);
 // Sizes to choose from, largest first: `rows` in at least `fewest` blocks.
