@@ -72,7 +72,7 @@ void print_candidates(const Choice &choice) {
         c.measured ? fmt::format(", measured {:.1f} us", 1e6 * *c.measured) : "";
     const std::string added =
         c.extra_bytes ? fmt::format(", +{} bytes", grouped(c.extra_bytes)) : "";
-    fmt::print("    candidate {:<14} estimated {:.1f} us{}{}: {}\n", algorithm_name(c.winograd),
+    fmt::print("    candidate {:<22} estimated {:.1f} us{}{}: {}\n", algorithm_name(c.winograd),
                1e6 * c.estimated, measured, added, verdict(choice, i));
   }
 }

@@ -56,8 +56,7 @@ struct TileArguments {
 };
 
 // What becomes of a tile's sums: results, by bias, `post` and mask; the product as it is, in
-// scratch; or a part of it, which is added to the sums that stand there, with weights that were
-// just made and need no fetching.
+// scratch; or a part of it, which is added to the sums that stand there.
 enum class TileUse : uint8_t { result, product, part };
 // A register tile of pixels x the spec's panel of output channels, as a function that kernels
 // share: the product over all of K, and what becomes of it. What a result reads and writes is

@@ -229,8 +229,8 @@ private:
     return best[0];
   }
 
-  // run_tasks(kernel, args, scratch, parallel, tasks, grain, scratch per thread): chunks as a
-  // Request has them. `parallel` is null for one thread.
+  // run_tasks(kernel, args, scratch, parallel, tasks, grain, scratch per thread): chunks as for
+  // a host's threads (runtime/thread_pool.h). `parallel` is null for one thread.
   llvm::Function *run_tasks() {
     auto *function = make("run_tasks", void_, {ptr_, ptr_, ptr_, ptr_, i64_, i64_, i64_});
     Emitter e = begin(function);

@@ -331,7 +331,6 @@ IrValue Emitter::log(IrValue x) {
   return ir.CreateSelect(ir.CreateFCmpULT(x, number(0)), nan, result);
 }
 
-// Exponents that are multiples of 1/4 by square roots; others by exp(exponent * log(x)).
 // x^(-1/4) without roots and divisions, which take several times as long: a guess by the exponent's
 // bits, off by 3.2 % at most, then two steps y += y (r/4 + 5/32 r^2 + 15/128 r^3), r = 1 - x y^4
 // (the binomial series of (1 - r)^(-1/4)). Largest error 1e-7 of the result.
@@ -342,8 +341,9 @@ IrValue Emitter::inverse_fourth_root(IrValue x) {
   bits = ir.CreateSub(integer_like(type, 0x4f586000), ir.CreateLShr(bits, integer_like(type, 2)));
   IrValue y = ir.CreateBitCast(bits, type);
   for (int step = 0; step < 2; ++step) {
-    IrValue square = ir.CreateFMul(y, y), fourth = ir.CreateFMul(square, square);
-    IrValue r = fma(ir.CreateFNeg(x), fourth, number(1));
+    // x y^2 first: y^4 of a large x would be subnormal.
+    IrValue square = ir.CreateFMul(y, y);
+    IrValue r = fma(ir.CreateFNeg(ir.CreateFMul(x, square)), square, number(1));
     IrValue series = fma(r, fma(r, number(15.0 / 128), number(5.0 / 32)), number(0.25));
     y = fma(y, ir.CreateFMul(series, r), y);
   }
@@ -358,6 +358,7 @@ IrValue Emitter::inverse_fourth_root(IrValue x) {
   return ir.CreateSelect(usual, y, special);
 }
 
+// Exponents that are multiples of 1/4 by roots; others by exp(exponent * log(x)).
 IrValue Emitter::power(IrValue x, double exponent) {
   IrType *type = x->getType();
   double quarters = std::abs(exponent) * 4;

@@ -94,12 +94,14 @@ void ThreadPool::work_on(int thread) {
 }
 
 // A small share of one's own at once, since tasks that follow each other have work in common; three
-// quarters of what is left of a larger one, half of what is left of another's.
+// quarters of what is left of a larger one, half of what is left of another's if that is worth it.
 bool ThreadPool::take(Share &share, int thread, bool own) {
   uint64_t units = share.units.load(std::memory_order_acquire);
   while (true) {
     const uint64_t first = units >> 16 & 0xffff, end = units & 0xffff, left = end - first;
-    if (left == 0) return false;
+    if (left == 0 || (!own && int64_t(left) * unit_.load(std::memory_order_acquire) <
+                                  grain_.load(std::memory_order_acquire)))
+      return false;
     const int64_t tasks = tasks_.load(std::memory_order_acquire);
     const int64_t unit = unit_.load(std::memory_order_acquire);
     const Work work = work_.load(std::memory_order_acquire);
@@ -119,6 +121,7 @@ bool ThreadPool::take(Share &share, int thread, bool own) {
 }
 
 void ThreadPool::parallel_for(int64_t tasks, int64_t grain, Work work, void *context) {
+  grain = std::max<int64_t>(1, grain);
   if (workers_.empty() || tasks <= grain || taken_.exchange(true, std::memory_order_acquire))
     return work(context, 0, tasks, 0);
   constexpr int64_t most_units = 0xffff;
@@ -127,11 +130,12 @@ void ThreadPool::parallel_for(int64_t tasks, int64_t grain, Work work, void *con
   const uint64_t round = round_.load(std::memory_order_relaxed) + 1;
   tasks_.store(tasks, std::memory_order_release);
   unit_.store(unit, std::memory_order_release);
+  grain_.store(grain, std::memory_order_release);
   work_.store(work, std::memory_order_release);
   context_.store(context, std::memory_order_release);
   undone_.store(int32_t(units), std::memory_order_relaxed);
   const auto threads = int64_t(shares_.size());
-  const int64_t sharing = std::min(threads, (tasks + grain - 1) / std::max<int64_t>(1, grain));
+  const int64_t sharing = std::min(threads, (tasks + grain - 1) / grain);
   for (int64_t t = 0; t < threads; ++t) {
     const int64_t first = units * std::min(t, sharing) / sharing;
     const int64_t end = units * std::min(t + 1, sharing) / sharing;

@@ -56,7 +56,7 @@ private:
 
   std::atomic<uint32_t> round_{0}; // grows with every parallel_for; workers wait for it
   std::atomic<int32_t> undone_{0}; // units
-  std::atomic<int64_t> tasks_{0}, unit_{1};
+  std::atomic<int64_t> tasks_{0}, unit_{1}, grain_{1};
   std::atomic<Work> work_{nullptr};
   std::atomic<void *> context_{nullptr};
   std::atomic<bool> stop_{false};
@@ -74,7 +74,7 @@ public:
   HostThreads(ParallelFor parallel_for, void *host, int jobs)
       : parallel_for_(parallel_for), host_(host), jobs_(jobs) {}
   int threads() const override { return jobs_; }
-  void parallel_for(int64_t tasks, int64_t chunk, Work work, void *context) override;
+  void parallel_for(int64_t tasks, int64_t grain, Work work, void *context) override;
 
 private:
   ParallelFor parallel_for_;

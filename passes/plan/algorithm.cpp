@@ -125,17 +125,23 @@ int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &targ
     int64_t rows;
     double cost;
   };
-  std::vector<Size> sizes;
-  for (int64_t rows : block_sizes(tile_rows, fewest_blocks(s, tile_rows, 1, target)))
+  std::vector<Size> sizes; // a single row among them
+  for (int64_t rows : block_sizes(tile_rows, 1))
     if (rows == 1 || winograd_scratch(s, w, rows, target) <= most_winograd_scratch(target))
       sizes.push_back({rows, winograd_cost(s, w, rows, target)});
-  const Size best = sizes.empty() ? Size{1, 0} : *std::ranges::min_element(sizes, {}, &Size::cost);
+  auto cheapest = [&](int64_t blocks) { // in so many blocks at least
+    Size best = sizes.back();
+    for (const Size &size : sizes)
+      if (ceil_div(tile_rows, size.rows) >= blocks && size.cost < best.cost) best = size;
+    return best;
+  };
+  const Size best = cheapest(1), shared = cheapest(fewest_blocks(s, tile_rows, 1, target));
+  if (shared.cost <= 1.1 * best.cost) return shared.rows;
   // Two threads that share an odd number of panels do not end at once, and transform the same
   // tiles: rather two blocks, if that costs one thread little.
-  if (best.rows >= tile_rows && ceil_div(s.channels, conv_tile(target, s.channels).panel()) % 2)
-    for (const Size &size : sizes)
-      if (size.rows < tile_rows && size.cost <= 1.05 * best.cost) return size.rows;
-  return best.rows;
+  const int64_t panels = s.groups * ceil_div(s.channels, conv_tile(target, s.channels).panel());
+  const Size halves = cheapest(std::min<int64_t>(2, tile_rows));
+  return panels % 2 && halves.cost <= 1.05 * best.cost ? halves.rows : best.rows;
 }
 
 } // namespace lathe::core

@@ -73,7 +73,8 @@ void add_measurements(Choice &choice, const MeasuredCosts &measured) {
   for (Candidate &c : choice.candidates) c.measured = seconds.at(algorithm_name(c.winograd));
 }
 
-// The most gain for a byte first; a better candidate may replace another of the same layer.
+// What adds no bytes is free; beyond that, the most gain for a byte first. A better candidate may
+// replace another of the same layer.
 void spend(double budget, std::vector<Choice> &choices) {
   struct Offer {
     Choice *choice;
@@ -81,12 +82,17 @@ void spend(double budget, std::vector<Choice> &choices) {
     double gain, bytes;
   };
   std::vector<Offer> offers;
-  for (Choice &choice : choices)
-    for (size_t i = 1; i < choice.candidates.size(); ++i) {
-      const Candidate &c = choice.candidates[i];
-      const double gain = choice.candidates[0].seconds() - c.seconds();
-      if (gain > 0) offers.push_back({&choice, i, gain, double(c.extra_bytes)});
+  for (Choice &choice : choices) {
+    const std::vector<Candidate> &all = choice.candidates;
+    for (size_t i = 1; i < all.size(); ++i)
+      if (all[i].extra_bytes <= 0 && all[i].seconds() < all[choice.chosen].seconds())
+        choice.chosen = i;
+    for (size_t i = 1; i < all.size(); ++i) {
+      const double gain = all[choice.chosen].seconds() - all[i].seconds();
+      if (all[i].extra_bytes > 0 && gain > 0)
+        offers.push_back({&choice, i, gain, double(all[i].extra_bytes)});
     }
+  }
   std::ranges::stable_sort(
       offers, [](const Offer &a, const Offer &b) { return a.gain * b.bytes > b.gain * a.bytes; });
   for (const Offer &offer : offers) {

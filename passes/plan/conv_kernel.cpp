@@ -359,11 +359,11 @@ private:
       tiles *= points(p);
     }
     const int64_t part = steps_of_part * p.panel * 4;
-    if (part > target_.l2_bytes / 3) return add({least_ahead, 0, 0, p.panel * 4});
-    const int64_t call = ceil_div(part, tiles);
-    const bool by_points = p.spec.winograd && !from_taps;
-    add({std::max(part, least_ahead), by_points ? part : p.tiles.count * call, call,
-         ceil_div(call, steps)});
+    const bool by_points = p.spec.winograd && !from_taps, both_fit = part <= target_.l2_bytes / 3;
+    const int64_t call = both_fit ? ceil_div(part, tiles) : 0;
+    const int64_t step = both_fit ? ceil_div(call, steps) : p.panel * 4;
+    add({both_fit ? std::max(part, least_ahead) : least_ahead,
+         by_points ? part : p.tiles.count * call, call, step});
   }
 
   // Returns the scratch bytes with the pool's.

@@ -12,11 +12,11 @@ namespace {
 
 // Each task adds to a plain number of its own: a task that is done twice, or by two threads at
 // once, or not at all, shows in the sum or in the sanitizer's report.
-bool caller(Workers &workers, int runs) {
-  std::vector<int64_t> done(97);
+bool caller(Workers &workers, int runs, int64_t tasks = 97, int64_t grain = 5) {
+  std::vector<int64_t> done(static_cast<size_t>(tasks));
   for (int run = 0; run < runs; ++run)
     workers.parallel_for(
-        int64_t(done.size()), 5,
+        tasks, grain,
         [](void *context, int64_t begin, int64_t end, int) {
           auto &numbers = *static_cast<std::vector<int64_t> *>(context);
           for (int64_t i = begin; i < end; ++i) ++numbers[size_t(i)];
@@ -42,6 +42,14 @@ int main() {
   for (int threads : {1, 2, 4}) {
     ThreadPool pool(threads);
     failures += check("a pool", pool, 2000);
+    // More tasks than a share can count, as many, fewer than threads, and grains of any size.
+    for (int64_t tasks : {1, 2, 3, 65535, 65536, 200001})
+      for (int64_t grain : {0, 1, 7, 65535})
+        if (!caller(pool, 5, tasks, grain)) {
+          std::printf("FAILED: %d threads, %ld tasks, grain %ld\n", threads, long(tasks),
+                      long(grain));
+          ++failures;
+        }
   }
   HostThreads host(
       [](void *, int jobs, void (*job)(void *, int), void *context) {

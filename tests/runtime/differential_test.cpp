@@ -306,6 +306,28 @@ TEST_CASE("every algorithm of a convolution agrees with the reference on odd siz
   CHECK(transformed > 400);
 }
 
+TEST_CASE("LRN's power from the smallest to the largest number") {
+  const Tensor ones = [] {
+    Tensor tensor(DType::f32, {1, 21, 1, 7});
+    std::ranges::fill(tensor.f32_mutable(), 1.f);
+    return tensor;
+  }();
+  for (float beta : {0.25f, 0.5f, 0.75f})
+    for (float k : {0x1p-126f, 1e-30f, 0.7f, 1.f, 3.f, 1e10f, 0x1p126f, 0x1p127f, 3.4e38f}) {
+      Graph graph;
+      ValueId x = graph.add_input("x", {DType::f32, ones.shape()});
+      graph.outputs = {graph.add_node("lrn", Lrn{5, 0, beta, k}, {x}).value()};
+      const double expected = std::pow(double(k), -double(beta));
+      for (const Target &target : runnable_targets()) {
+        CAPTURE(target.name);
+        CAPTURE(beta);
+        CAPTURE(k);
+        for (float y : run(compile(graph, target), {ones}, 1, nullptr)[0].f32())
+          CHECK(std::abs(y - expected) <= 5e-7 * expected);
+      }
+    }
+}
+
 TEST_CASE("every optional pass can be left out") {
   for (uint64_t seed = 1000; seed < 1020; ++seed)
     for (const Target &target : runnable_targets())
