@@ -322,8 +322,8 @@ TEST_CASE("LRN's power from the smallest to the largest number") {
         CAPTURE(target.name);
         CAPTURE(beta);
         CAPTURE(k);
-        for (float y : run(compile(graph, target), {ones}, 1, nullptr)[0].f32())
-          CHECK(std::abs(y - expected) <= 5e-7 * expected);
+        const Tensor output = run(compile(graph, target), {ones}, 1, nullptr)[0];
+        for (float y : output.f32()) CHECK(std::abs(y - expected) <= 5e-7 * expected);
       }
     }
 }
