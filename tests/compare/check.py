@@ -196,6 +196,9 @@ class FakeEngine:
             return {"ms": [1.0, 2.0]}
         return {}
 
+    def peak_memory(self):
+        return 1 << 20
+
     def close(self):
         pass
 
