@@ -64,11 +64,11 @@ enum class TileUse : uint8_t { result, product, part };
 llvm::Function *tile_function(llvm::Module &module, const Target &target, const ConvSpec &spec,
                               int64_t pixels, TileUse use);
 
-// A row of pixels: `large` tiles of `pixels`, then, up to `tiles` in all, those of one pixel less;
+// A row of pixels: `large` tiles of `large_pixels`, then, up to `tiles` in all, small ones;
 // only those that begin before pixel `end`, if that is given.
 struct TileRow {
   IrValue large_tile, small_tile; // addresses of tile functions; without small tiles, of any
-  IrValue pixels, large, tiles;
+  IrValue large_pixels, small_pixels, large, tiles;
   IrValue fetch_call; // bytes that each of them fetches
   IrValue end = nullptr;
   void emit(Emitter &e, TileArguments first) const; // of the first pixel

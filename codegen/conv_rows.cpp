@@ -50,9 +50,10 @@ void SourceRows::border(Emitter &e, IrValue r, IrValue row,
 }
 
 void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) const {
-  IrValue channels = param(e, C::in_channels), columns = param(e, C::in_cols);
+  IrValue most = param(e, C::in_channels), columns = param(e, C::in_cols);
+  IrValue channels = e.minimum(most, e.sub(param(e, C::all_in_channels), e.mul(group, most)));
   IrValue pixel = param(e, C::in_pixel), four = e.constant(4);
-  IrValue pixel_bytes = e.mul(channels, four);
+  IrValue pixel_bytes = e.mul(most, four);
   IrValues vectors; // of this group
   for (size_t i = 0; i < operands_of(spec_.pre); ++i)
     vectors.push_back(e.offset(e.load_invariant(e.ptr, e.offset(pre_, int64_t(i) * 8)),

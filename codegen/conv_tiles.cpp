@@ -22,7 +22,7 @@ llvm::FunctionType *tile_type(llvm::Module &module, size_t extra) {
 // What the epilogue reads and writes is on its way while the product runs.
 void fetch_results(Emitter &e, const ConvSpec &spec, const TileArguments &a) {
   auto fetch = [&](IrValue base, IrValue pitch, bool write) {
-    for (int64_t i = 0; i < spec.tile_pixels; ++i)
+    for (int64_t i = 0; i < spec.tile_pixels; i += spec.vector_pixels)
       for (int64_t line = 0; line < spec.panel() * 4; line += 64)
         e.prefetch(e.offset(e.offset(base, e.mul(pitch, e.constant(i))), line),
                    write ? Emitter::Fetch::to_write : Emitter::Fetch::to_read);
@@ -31,15 +31,51 @@ void fetch_results(Emitter &e, const ConvSpec &spec, const TileArguments &a) {
   for (size_t i = 0; i < a.post.size(); ++i) fetch(a.post[i], a.post_pixel[i], false);
 }
 
+// A vector of a panel's weights or biases; where neighbours share one, of each for all of them.
+IrValue of_panel(Emitter &e, const ConvSpec &spec, IrValue base, int64_t vector) {
+  IrValue values = e.load(e.vector(spec.lanes), e.offset(base, vector * spec.lanes * 4));
+  return e.shuffle(values, e.target.lanes(), [&](int64_t l) { return l / spec.vector_pixels; });
+}
+
+// What a step over K multiplies with its weights, for the pixels of a vector, [product][vector]:
+// elements of the source, each for all lanes, or one for every neighbour; or, where vectors hold
+// several groups, each channel of them in its group.
+IrValues of_source(Emitter &e, const ConvSpec &spec, IrValue address) {
+  const size_t vectors = size_t(spec.tile_vectors);
+  const int64_t lanes = e.target.lanes();
+  IrValues result;
+  if (spec.group_channels == 0) {
+    for (int64_t k = 0; k < spec.step; ++k) {
+      IrValue at = e.offset(address, k * 4);
+      const int64_t together = spec.vector_pixels;
+      IrValue x = together == 1 ? e.broadcast(e.load(e.f32, at), lanes)
+                                : e.shuffle(e.load(e.vector(together), at), lanes,
+                                            [&](int64_t l) { return l % together; });
+      result.resize(result.size() + vectors, x);
+    }
+    return result;
+  }
+  for (int64_t c = 0; c < spec.group_channels; ++c)
+    for (size_t v = 0; v < vectors; ++v) {
+      IrValue all = e.load(e.vector(), e.offset(address, int64_t(v) * e.target.vector_bytes));
+      const int64_t group = spec.group_channels;
+      result.push_back(e.shuffle(all, lanes, [&](int64_t l) { return l / group * group + c; }));
+    }
+  return result;
+}
+
 // sums[pixel][vector] += source[pixel][k] * weights[k][vector], rows, then columns, then depth.
+// Where neighbours share vectors, "pixel" here means all those of one.
 // Addresses: one running pointer for every five pixels, the others at 1, 2, 3, 4 steps from it,
-// so that x86 needs three address registers and no vector reload.
+// so that x86 needs three address registers and no vector reload; of neighbours, constant steps.
 // Every step fetches `fetched` lines of weights that will be wanted.
 IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, const IrValues &sums,
                  int64_t fetched) {
-  constexpr int64_t group = 5;
   constexpr int first_sum = 2; // of what the loops carry
-  const int64_t pixels = spec.tile_pixels, vectors = spec.tile_vectors;
+  const int64_t pixels = spec.tile_pixels / spec.vector_pixels, vectors = spec.tile_vectors;
+  const int64_t group = spec.vector_pixels > 1 ? pixels : 5;
+  IrValue pixel_step = spec.vector_pixels > 1 ? e.constant(spec.vector_pixels * 4) : a.pixel_step;
+  IrValue source_step = spec.group_channels > 0 ? a.tap_col_pitch : e.constant(4);
   auto rows = [&](IrValue row, const IrValues &row_state) {
     IrValue row_source = e.offset(a.source, e.mul(row, a.tap_row_pitch));
     auto columns = [&](IrValue column, const IrValues &column_state) {
@@ -48,29 +84,31 @@ IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, const
       const size_t heads = size_t((pixels + group - 1) / group);
       for (size_t h = 0; h < heads; ++h)
         // Frozen, or LLVM makes one chain of additions of them, longer than the product.
-        state.push_back(e.ir.CreateFreeze(
-            e.offset(source, e.mul(a.pixel_step, e.constant(int64_t(h) * group)))));
+        state.push_back(
+            e.ir.CreateFreeze(e.offset(source, e.mul(pixel_step, e.constant(int64_t(h) * group)))));
       auto step = [&](IrValue, const IrValues &carried) {
         IrValues next = carried;
         IrValue weights = carried[0], fetch = carried[1];
         for (int64_t line = 0; line < fetched; ++line)
           e.prefetch(e.offset(fetch, line * 64), Emitter::Fetch::into_l2);
         IrValues w;
-        for (int64_t v = 0; v < vectors; ++v)
-          w.push_back(e.load(e.vector(), e.offset(weights, v * e.target.vector_bytes)));
+        for (int64_t v = 0; v < spec.step * vectors; ++v)
+          w.push_back(of_panel(e, spec, weights, v));
         for (int64_t i = 0; i < pixels; ++i) {
           IrValue head = carried[first_sum + sums.size() + size_t(i / group)];
-          IrValue address = e.offset(head, e.mul(a.pixel_step, e.constant(i % group)));
-          IrValue x = e.broadcast(e.load(e.f32, address), e.target.lanes());
-          for (int64_t v = 0; v < vectors; ++v) {
-            IrValue &sum = next[first_sum + size_t(i * vectors + v)];
-            sum = e.fma(x, w[size_t(v)], sum);
-          }
+          IrValue address = e.offset(head, e.mul(pixel_step, e.constant(i % group)));
+          const IrValues x = of_source(e, spec, address);
+          for (int64_t k = 0; k < spec.step; ++k)
+            for (int64_t v = 0; v < vectors; ++v) {
+              IrValue &sum = next[first_sum + size_t(i * vectors + v)];
+              const int64_t number = k * vectors + v;
+              sum = e.fma(x[size_t(number)], w[size_t(number)], sum);
+            }
         }
-        next[0] = e.offset(weights, vectors * e.target.vector_bytes);
+        next[0] = e.offset(weights, spec.step * spec.panel() * 4);
         next[1] = e.offset(fetch, a.fetch_step);
         for (size_t h = first_sum + sums.size(); h < next.size(); ++h)
-          next[h] = e.offset(carried[h], 4);
+          next[h] = e.offset(carried[h], source_step);
         return next;
       };
       IrValues done = e.loop_nonempty(a.depth, state, step);
@@ -86,41 +124,52 @@ IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, const
 }
 
 // The place of a tile's pixel and vector.
-IrValue place(Emitter &e, IrValue base, IrValue pitch, int64_t pixel, int64_t vector) {
-  return e.offset(e.offset(base, e.mul(pitch, e.constant(pixel))), vector * e.target.vector_bytes);
+IrValue place(Emitter &e, const ConvSpec &spec, IrValue base, IrValue pitch, int64_t pixel,
+              int64_t vector) {
+  return e.offset(e.offset(base, e.mul(pitch, e.constant(pixel))), vector * spec.lanes * 4);
 }
 
 void epilogue(Emitter &e, const ConvSpec &spec, const TileArguments &a, const IrValues &sums) {
-  const int64_t vectors = spec.tile_vectors, lanes = e.target.lanes();
+  const int64_t vectors = spec.tile_vectors, lanes = spec.lanes, together = spec.vector_pixels;
   IrValues masks(size_t(vectors), nullptr);
+  // On whole vectors, where pixels that share one have no operands of their own.
+  const bool early = together > 1 && operands_of(spec.post) == 0;
+  const std::vector<FusedOp> post = early ? std::vector<FusedOp>{} : spec.post;
   if (spec.masked)
     for (int64_t v = 0; v < vectors; ++v)
       masks[size_t(v)] = e.lane_mask(e.sub(a.live_channels, e.constant(v * lanes)), lanes);
-  for (int64_t i = 0; i < spec.tile_pixels; ++i)
+  const auto finish = [&](IrValue value, int64_t pixel, int64_t v) {
+    IrValue mask = masks[size_t(v)];
+    auto address = [&](IrValue base, IrValue pitch) {
+      return place(e, spec, base, pitch, pixel, v);
+    };
+    value = emit_steps(e, post, value, [&](int operand) {
+      IrValue from = address(a.post[size_t(operand)], a.post_pixel[size_t(operand)]);
+      return e.load(e.vector(lanes), from, mask);
+    });
+    e.store(value, address(a.out, a.out_pixel), mask);
+  };
+  for (int64_t i = 0; i < spec.tile_pixels; i += together)
     for (int64_t v = 0; v < vectors; ++v) {
-      auto address = [&](IrValue base, IrValue pitch) { return place(e, base, pitch, i, v); };
-      IrValue mask = masks[size_t(v)];
-      IrValue value = emit_steps(e, spec.post, sums[size_t(i * vectors + v)], [&](int operand) {
-        return e.load(e.vector(), address(a.post[size_t(operand)], a.post_pixel[size_t(operand)]),
-                      mask);
-      });
-      e.store(value, address(a.out, a.out_pixel), mask);
+      IrValue value = sums[size_t(i / together * vectors + v)];
+      if (early) value = emit_steps(e, spec.post, value, nullptr);
+      for (int64_t p = 0; p < together; ++p)
+        finish(e.shuffle(value, lanes, [&](int64_t l) { return l * together + p; }), i + p, v);
     }
 }
 
 void tile(Emitter &e, const ConvSpec &spec, const TileArguments &a, TileUse use) {
-  const int64_t pixels = spec.tile_pixels;
   if (use == TileUse::result) fetch_results(e, spec, a);
   auto start = [&](int64_t i, int64_t v) {
-    if (use == TileUse::part) return e.load(e.vector(), place(e, a.out, a.out_pixel, i, v));
-    if (spec.bias) return e.load(e.vector(), e.offset(a.bias, v * e.target.vector_bytes));
+    if (use == TileUse::part) return e.load(e.vector(), place(e, spec, a.out, a.out_pixel, i, v));
+    if (spec.bias) return of_panel(e, spec, a.bias, v);
     return e.zero(e.vector());
   };
   IrValues sums;
-  for (int64_t i = 0; i < pixels; ++i)
+  for (int64_t i = 0; i < spec.tile_pixels; i += spec.vector_pixels)
     for (int64_t v = 0; v < spec.tile_vectors; ++v) sums.push_back(start(i, v));
   // A part's steps fetch little, each of them.
-  const int64_t lines = (spec.tile_vectors * e.target.vector_bytes + 63) / 64;
+  const int64_t lines = (spec.step * spec.panel() * 4 + 63) / 64;
   epilogue(e, spec, a, product(e, spec, a, sums, use == TileUse::part ? 1 : lines));
 }
 
@@ -129,8 +178,13 @@ void tile(Emitter &e, const ConvSpec &spec, const TileArguments &a, TileUse use)
 llvm::Function *tile_function(llvm::Module &module, const Target &whole, const ConvSpec &spec,
                               int64_t pixels, TileUse use) {
   const size_t extra = use == TileUse::result ? operands_of(spec.post) : 0;
-  const Target target = with_lanes(whole, spec.lanes);
-  ConvSpec own{.tile_pixels = pixels, .tile_vectors = spec.tile_vectors, .lanes = spec.lanes};
+  const Target target = with_lanes(whole, spec.lanes * spec.vector_pixels);
+  ConvSpec own{.tile_pixels = pixels,
+               .tile_vectors = spec.tile_vectors,
+               .lanes = spec.lanes,
+               .group_channels = spec.group_channels,
+               .vector_pixels = spec.vector_pixels,
+               .step = spec.step};
   if (use == TileUse::result) {
     own.masked = spec.masked;
     own.bias = spec.bias;
@@ -170,9 +224,10 @@ void TileRow::emit(Emitter &e, TileArguments a) const {
     if (!end) return run(function, first, number);
     e.when(e.ir.CreateICmpULT(first, end), [&] { run(function, first, number); });
   };
-  e.loop(large, [&](IrValue t) { call(large_tile, e.mul(t, pixels), t); });
+  e.loop(large, [&](IrValue t) { call(large_tile, e.mul(t, large_pixels), t); });
+  IrValue in_large = e.mul(large, large_pixels);
   e.loop(large, tiles, e.constant(1), [&](IrValue t) {
-    call(small_tile, e.add(e.mul(t, e.sub(pixels, e.constant(1))), large), t);
+    call(small_tile, e.add(in_large, e.mul(e.sub(t, large), small_pixels)), t);
   });
 }
 

@@ -31,7 +31,8 @@ public:
   enum Entry {
     large_tile,
     small_tile,
-    tile_pixels,
+    large_pixels,
+    small_pixels,
     panel_lanes,
     entries,
     // By Winograd, further:
@@ -61,8 +62,10 @@ public:
         return tile_function(e.module, e.target, *s, pixels, use);
       };
       llvm::Function *large = tile(s->tile_pixels);
-      values.insert(values.end(), {large, s->smaller_tile ? tile(s->tile_pixels - 1) : large,
-                                   e.constant(s->tile_pixels), e.constant(s->panel())});
+      const int64_t small_pixels = s->tile_pixels - s->vector_pixels;
+      values.insert(values.end(),
+                    {large, s->smaller_tile ? tile(small_pixels) : large,
+                     e.constant(s->tile_pixels), e.constant(small_pixels), e.constant(s->panel())});
       if (!s->winograd) continue;
       const Size2 outputs = s->winograd->outputs, points = s->winograd->points();
       values.insert(values.end(),
@@ -94,7 +97,9 @@ private:
 ConvSpec loops_of(const ConvSpec &spec) {
   ConvSpec loops = spec;
   loops.tile_pixels = loops.tile_vectors = loops.lanes = 1;
+  loops.vector_pixels = loops.step = 1;
   loops.smaller_tile = loops.masked = false;
+  loops.group_channels = 0;
   if (loops.winograd) loops.winograd = Winograd{.from_taps = spec.winograd->from_taps};
   loops.post.assign(operands_of(spec.post), FusedOp{Binary{}});
   for (ConvSpec &source : loops.source) source = loops_of(source);
@@ -166,7 +171,7 @@ public:
     a.bias = spec_.bias ? e.offset(operand(e, C::first_vector), e.mul(panel_index, panel_bytes))
                         : static_cast<IrValue>(
                               llvm::ConstantPointerNull::get(llvm::cast<llvm::PointerType>(e.ptr)));
-    a.live_channels = e.sub(param(e, C::channels), e.mul(panel, lanes));
+    a.live_channels = e.sub(channels(e, at), e.mul(panel, lanes));
     a.pixel_step = param(e, C::src_pixel_step);
     a.tap_rows = param(e, C::tap_rows);
     a.tap_row_pitch = param(e, C::tap_row_pitch);
@@ -206,6 +211,9 @@ public:
 
   IrValue panel_lanes(Emitter &e) const { return table_.number(e, StageTable::panel_lanes); }
   IrValue channels(Emitter &e) const { return param(e, C::channels); } // of a group
+  IrValue channels(Emitter &e, const Place &at) const {                // of this one
+    return e.minimum(channels(e), e.sub(param(e, C::all_channels), e.mul(at.group, channels(e))));
+  }
 
 private:
   IrValue param(Emitter &e, int index) const { return arguments_.param(e, index); }
@@ -214,7 +222,8 @@ private:
   TileRow tile_row(Emitter &e, IrValue end = nullptr) const {
     return {table_.address(e, StageTable::large_tile),
             table_.address(e, StageTable::small_tile),
-            table_.number(e, StageTable::tile_pixels),
+            table_.number(e, StageTable::large_pixels),
+            table_.number(e, StageTable::small_pixels),
             param(e, C::large_tiles),
             param(e, C::tiles),
             param(e, C::fetch_call),
@@ -443,7 +452,7 @@ private:
                  {first_conv, scratch_param(C::conv_rows),
                   e.offset(to, e.sub(e.constant(0), channel_bytes)), row_pitch,
                   pool_param(PoolSpec::in_pixel), true});
-    IrValue live = e.minimum(e.sub(stage_.channels(e), e.mul(panel, lanes)), lanes);
+    IrValue live = e.minimum(e.sub(stage_.channels(e, at), e.mul(panel, lanes)), lanes);
     PoolRow pooled{.params = e.address_of_param(first_pool_param()), .channels = live};
     if (spec_.pool->bias) {
       IrValue channel = e.mul(e.mul(at.group, stage_.channels(e)), e.constant(4));

@@ -9,8 +9,8 @@ namespace {
 
 using D = DenseSpec;
 
-// Dot products of every one of `xs` with the `rows` given rows, as scalars, those of the first one
-// first. Each keeps D::accumulators vectors, filled round robin; they are added pairwise, then the
+// Dot products of every one of `xs` with the `rows` given rows, of each of `xs` a vector. Each dot
+// product keeps D::accumulators vectors, filled round robin; they are added pairwise, then the
 // halves of what is left.
 IrValues dots(Emitter &e, const IrValues &xs, const IrValues &rows, IrValue depth) {
   const int64_t lanes = e.target.lanes(), step = lanes * D::accumulators;
@@ -43,7 +43,7 @@ IrValues dots(Emitter &e, const IrValues &xs, const IrValues &rows, IrValue dept
     multiply(next, k, 0, e.lane_mask(e.sub(depth, k), lanes));
     return next;
   });
-  IrValues results;
+  std::vector<IrValues> results(xs.size());
   for (size_t dot = 0; dot < count; ++dot) {
     IrValues level(sums.begin() + int64_t(index(dot, 0)),
                    sums.begin() + int64_t(index(dot + 1, 0)));
@@ -53,13 +53,15 @@ IrValues dots(Emitter &e, const IrValues &xs, const IrValues &rows, IrValue dept
         next.push_back(e.ir.CreateFAdd(level[i], level[i + 1]));
       level = next;
     }
-    results.push_back(e.horizontal_sum(level[0]));
+    results[dot / rows.size()].push_back(level[0]);
   }
-  return results;
+  IrValues vectors;
+  for (const IrValues &result : results) vectors.push_back(e.horizontal_sums(result));
+  return vectors;
 }
 
 // The same as a function that kernels share: of the addresses of xs and rows, of where the results
-// go, four floats for each of xs, and of the depth.
+// go, a whole vector for each of xs, and of the depth.
 llvm::Function *dots_function(Emitter &kernel, size_t xs, size_t rows) {
   const std::string name = fmt::format("{}_{}x{}__{}.dots", D::name, xs, rows, kernel.target.name);
   auto *type = shared_type(kernel.module, xs + rows + 1, 1);
@@ -68,8 +70,8 @@ llvm::Function *dots_function(Emitter &kernel, size_t xs, size_t rows) {
     for (llvm::Argument &argument : e.function->args()) all.push_back(&argument);
     const auto first_row = all.begin() + int64_t(xs), to = first_row + int64_t(rows);
     const IrValues sums = dots(e, {all.begin(), first_row}, {first_row, to}, to[1]);
-    for (size_t i = 0; i < sums.size(); ++i)
-      e.store(sums[i], e.offset(*to, int64_t(i / rows * D::rows + i % rows) * 4));
+    for (size_t i = 0; i < xs; ++i)
+      e.store(sums[i], e.offset(*to, int64_t(i) * e.target.vector_bytes));
   });
 }
 
@@ -82,30 +84,30 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
   Emitter e(module, target, name, size_t(first_post + extra));
   IrValue outputs = e.param(D::outputs), depth = e.param(D::depth);
   IrValue row_bytes = e.mul(depth, e.constant(4));
-  auto *quad = e.vector(D::rows);
   constexpr int64_t together = 2; // images that share what is read of the weights
-  IrValue sums = e.local(llvm::ArrayType::get(quad, together));
+  IrValue sums = e.local(llvm::ArrayType::get(e.vector(), together));
 
   auto place = [&](D::Param pitch, IrValue base, IrValue image) {
     return e.offset(base, e.mul(image, e.param(pitch)));
   };
-  // What becomes of the sums of four rows for one image.
-  auto finish = [&](IrValue row, IrValue image, IrValue value) {
-    IrValue mask = e.lane_mask(e.sub(outputs, row), D::rows);
+  // What becomes of the sums of `count` rows for one image.
+  auto finish = [&](IrValue row, IrValue count, IrValue image, IrValue value) {
+    IrValue mask = e.lane_mask(count, e.target.lanes());
     IrValue bytes = e.mul(row, e.constant(4));
     if (spec.bias)
-      value =
-          e.ir.CreateFAdd(value, e.load(quad, e.offset(e.operand(D::bias_operand), bytes), mask));
+      value = e.ir.CreateFAdd(
+          value, e.load(e.vector(), e.offset(e.operand(D::bias_operand), bytes), mask));
     value = emit_steps(e, spec.post, value, [&](int i) {
       const auto pitch = D::Param(D::first_post_pitch + i);
-      return e.load(quad, e.offset(place(pitch, e.operand(first_post + i), image), bytes), mask);
+      return e.load(e.vector(), e.offset(place(pitch, e.operand(first_post + i), image), bytes),
+                    mask);
     });
     e.store(value, e.offset(place(D::out_image, e.operand(D::output), image), bytes), mask);
   };
-  // Four rows for `images` images from number `image` on, so many rows at once that their
-  // accumulators and what they read fill the registers.
-  auto four_rows = [&](IrValue row, IrValue image, int64_t images) {
-    const int64_t at_once = images == 1 ? D::rows : target.vector_registers >= 32 ? 2 : 1;
+  // The sums of four rows for `images` images from number `image` on, so many rows at once that
+  // their accumulators and what they read fill the registers.
+  auto four_rows = [&](IrValue row, IrValue image, int64_t images, IrValue to) {
+    const int64_t at_once = (target.vector_registers >= 32 ? D::rows : D::rows / 2) / images;
     llvm::Function *dots = dots_function(e, size_t(images), size_t(at_once));
     for (int64_t r = 0; r < D::rows; r += at_once) {
       IrValues all;
@@ -115,23 +117,34 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
         IrValue clamped = e.minimum(e.add(row, e.constant(k)), e.sub(outputs, e.constant(1)));
         all.push_back(e.offset(e.operand(D::weights), e.mul(clamped, row_bytes)));
       }
-      all.push_back(e.offset(sums, r * 4));
+      all.push_back(e.offset(to, r * 4));
       all.push_back(depth);
       e.ir.CreateCall(dots, all);
     }
-    for (int64_t i = 0; i < images; ++i)
-      finish(row, e.add(image, e.constant(i)), e.load(quad, e.offset(sums, i * D::rows * 4)));
+  };
+  // A vector of rows, or, since more images come back to them, no more than stay in a cache.
+  IrValue images = e.param(D::images);
+  IrValue at_once = e.ir.CreateSelect(e.ir.CreateICmpSLE(images, e.constant(together)),
+                                      e.constant(e.target.lanes()), e.constant(D::rows));
+  auto some_rows = [&](IrValue row, IrValue count, IrValue image, int64_t images_together) {
+    e.loop(e.constant(0), count, e.constant(D::rows), [&](IrValue r) {
+      four_rows(e.add(row, r), image, images_together, e.offset(sums, e.mul(r, e.constant(4))));
+    });
+    for (int64_t i = 0; i < images_together; ++i)
+      finish(row, count, e.add(image, e.constant(i)),
+             e.load(e.vector(), e.offset(sums, i * e.target.vector_bytes)));
   };
 
   IrValue block_rows = e.param(D::block_rows);
   e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
     IrValue first = e.mul(task, block_rows);
     IrValue last = e.minimum(e.add(first, block_rows), outputs);
-    e.loop(first, last, e.constant(D::rows), [&](IrValue row) {
-      IrValue images = e.param(D::images), two = e.constant(together);
+    e.loop(first, last, at_once, [&](IrValue row) {
+      IrValue count = e.minimum(at_once, e.sub(last, row)), two = e.constant(together);
       IrValue rest = e.mul(e.div(images, two), two);
-      e.loop(e.constant(0), rest, two, [&](IrValue image) { four_rows(row, image, together); });
-      e.loop(rest, images, e.constant(1), [&](IrValue image) { four_rows(row, image, 1); });
+      e.loop(e.constant(0), rest, two,
+             [&](IrValue image) { some_rows(row, count, image, together); });
+      e.loop(rest, images, e.constant(1), [&](IrValue image) { some_rows(row, count, image, 1); });
     });
   });
   e.ir.CreateRetVoid();

@@ -33,51 +33,31 @@ void each_row(Emitter &e, int operands, const std::function<void(const IrValues 
   });
 }
 
+// Then, one by one, the addresses of a row's elements.
+void each_element(Emitter &e, const IrValues &bases, IrValue length,
+                  const std::function<void(const IrValues &addresses)> &body) {
+  IrValues strides;
+  for (size_t i = 0; i < bases.size(); ++i)
+    strides.push_back(
+        e.param(MapSpec::first_stride + int(MapSpec::rank) * int(i) + int(MapSpec::rank) - 1));
+  e.loop(e.constant(0), length, e.constant(1), bases, [&](IrValue, const IrValues &addresses) {
+    body(addresses);
+    IrValues next;
+    for (size_t i = 0; i < addresses.size(); ++i)
+      next.push_back(e.offset(addresses[i], strides[i]));
+    return next;
+  });
+}
+
 } // namespace
 
 void emit(const MapSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   using M = MapSpec;
-  const int count = static_cast<int>(spec.operands.size()), output = count - 1;
+  const int count = static_cast<int>(spec.operands.size());
   Emitter e(module, target, name, size_t(count));
-  auto stride = [&](int operand, int64_t dimension) {
-    return e.param(M::first_stride + int(M::rank) * operand + int(dimension));
-  };
-  const bool scalar =
-      spec.from != DType::f32 || spec.to != DType::f32 ||
-      std::ranges::any_of(spec.operands, [](Inner inner) { return inner == Inner::strided; });
-
-  // One step of the innermost loop: elements first, first + 1, ... of a vector, or just one.
-  auto compute = [&](const IrValues &bases, IrValue first, IrValue mask, bool vector) {
-    auto address = [&](int i) {
-      return e.offset(bases[size_t(i)], e.mul(first, stride(i, M::rank - 1)));
-    };
-    auto load_whole = [&](int i) {
-      return e.ir.CreateAlignedLoad(e.type_of(spec.from), address(i), llvm::Align(1));
-    };
-    if (spec.from != DType::f32 || spec.to != DType::f32) { // whole numbers, or a cast
-      IrValue value = load_whole(0);
-      int next = 1;
-      for (const MapStep &step : spec.steps) {
-        if (auto *unary = std::get_if<Unary>(&step.op)) {
-          value = e.integer_unary(unary->kind, value);
-        } else {
-          IrValue other = load_whole(next++);
-          BinaryKind kind = std::get<Binary>(step.op).kind;
-          value = step.swapped ? e.integer_binary(kind, other, value)
-                               : e.integer_binary(kind, value, other);
-        }
-      }
-      e.ir.CreateAlignedStore(e.convert(spec.from, spec.to, value), address(output),
-                              llvm::Align(1));
-      return;
-    }
-    auto load = [&](int i) -> IrValue {
-      if (!vector) return e.load(e.f32, address(i));
-      if (spec.operands[size_t(i)] == Inner::broadcast)
-        return e.broadcast(e.load(e.f32, bases[size_t(i)]), target.lanes());
-      return e.load(e.vector(), address(i), mask);
-    };
+  // The steps, on f32.
+  auto result = [&](const std::function<IrValue(int)> &load) {
     IrValue value = load(0);
     int next = 1;
     for (const MapStep &step : spec.steps) {
@@ -89,15 +69,49 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
         value = step.swapped ? e.binary(kind, other, value) : e.binary(kind, value, other);
       }
     }
-    e.store(value, address(output), vector ? mask : nullptr);
+    return value;
+  };
+  // The same on whole numbers, or a cast.
+  auto whole_result = [&](const std::function<IrValue(int)> &load) {
+    IrValue value = load(0);
+    int next = 1;
+    for (const MapStep &step : spec.steps) {
+      if (auto *unary = std::get_if<Unary>(&step.op)) {
+        value = e.integer_unary(unary->kind, value);
+      } else {
+        IrValue other = load(next++);
+        BinaryKind kind = std::get<Binary>(step.op).kind;
+        value = step.swapped ? e.integer_binary(kind, other, value)
+                             : e.integer_binary(kind, value, other);
+      }
+    }
+    return e.convert(spec.from, spec.to, value);
+  };
+  const bool whole = spec.from != DType::f32 || spec.to != DType::f32;
+  auto element = [&](const IrValues &at) {
+    if (!whole)
+      return e.store(result([&](int i) { return e.load(e.f32, at[size_t(i)]); }), at.back());
+    IrValue value = whole_result([&](int i) {
+      return e.ir.CreateAlignedLoad(e.type_of(spec.from), at[size_t(i)], llvm::Align(1));
+    });
+    e.ir.CreateAlignedStore(value, at.back(), llvm::Align(1));
+  };
+  auto vector = [&](const IrValues &bases, IrValue first, IrValue mask) {
+    IrValue bytes = e.mul(first, e.constant(4));
+    IrValue value = result([&](int i) -> IrValue {
+      IrValue base = bases[size_t(i)];
+      if (spec.operands[size_t(i)] == Inner::broadcast)
+        return e.broadcast(e.load(e.f32, base), target.lanes());
+      return e.load(e.vector(), e.offset(base, bytes), mask);
+    });
+    e.store(value, e.offset(bases.back(), bytes), mask);
   };
 
   each_row(e, count, [&](const IrValues &bases) {
     IrValue length = e.param(M::extent0 + 5);
-    if (scalar)
-      e.loop(length, [&](IrValue i) { compute(bases, i, nullptr, false); });
-    else
-      e.for_lanes(length, [&](IrValue i, IrValue mask) { compute(bases, i, mask, true); });
+    if (!whole && std::ranges::count(spec.operands, Inner::strided) == 0)
+      return e.for_lanes(length, [&](IrValue first, IrValue mask) { vector(bases, first, mask); });
+    each_element(e, bases, length, element);
   });
   e.ir.CreateRetVoid();
 }
@@ -106,9 +120,6 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   using G = GatherSpec;
   Emitter e(module, target, name, 3);
-  auto step = [&](int operand) {
-    return e.param(G::first_stride + int(G::rank) * operand + int(G::rank) - 1);
-  };
   IrValue zero = e.constant(0), extent = e.param(G::axis_extent), pitch = e.param(G::axis_stride);
   // The byte offset along the axis that the index at `at` stands for.
   auto along_axis = [&](IrValue at) {
@@ -130,12 +141,9 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
       });
       return;
     }
-    e.loop(length, [&](IrValue i) {
-      auto at = [&](int operand) {
-        return e.offset(bases[size_t(operand)], e.mul(i, step(operand)));
-      };
-      IrValue from = e.offset(at(G::input), along_axis(at(G::indices)));
-      e.ir.CreateAlignedStore(e.ir.CreateAlignedLoad(element, from, llvm::Align(1)), at(G::output),
+    each_element(e, bases, length, [&](const IrValues &at) {
+      IrValue from = e.offset(at[G::input], along_axis(at[G::indices]));
+      e.ir.CreateAlignedStore(e.ir.CreateAlignedLoad(element, from, llvm::Align(1)), at[G::output],
                               llvm::Align(1));
     });
   });

@@ -32,75 +32,98 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
     return Range{first, e.maximum(last, first)};
   };
 
-  IrValue dilation_h = param(P::dilation_h), dilation_w = param(P::dilation_w);
+  // Read before the loops: LLVM does not take loads out of loops that may have no step.
+  IrValue dilation_h = spec.dilated ? param(P::dilation_h) : one;
+  IrValue dilation_w = spec.dilated ? param(P::dilation_w) : one;
+  IrValue in_row = param(P::in_row), in_pixel = param(P::in_pixel), in_cols = param(P::in_cols);
+  IrValue stride_w = param(P::stride_w), pad_left = param(P::pad_left);
+  IrValue out_cols = param(P::out_cols), out_pixel = param(P::out_pixel);
+  IrValue tap_row = e.mul(dilation_h, in_row), tap_pixel = e.mul(dilation_w, in_pixel);
   IrValue y = e.sub(e.mul(row, param(P::stride_h)), param(P::pad_top));
+
+  // One window for all channels; `fold` goes over its taps.
+  struct Window {
+    IrValue column;  // of the result
+    IrValue in, out; // addresses of the first tap and of the result
+    IrValue count;   // what an average divides by
+  };
+  using Step = std::function<IrValue(IrValue kh, IrValue kw, IrValue sum)>;
+  auto pixel = [&](const Window &w, const std::function<IrValue(const Step &, IrValue)> &fold) {
+    e.for_lanes(channels, [&](IrValue channel, IrValue mask) {
+      IrValue bytes = e.mul(channel, four);
+      auto vector = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
+      IrValues factors;
+      for (IrValue operand : pre) factors.push_back(vector(operand));
+      auto step = [&](IrValue kh, IrValue kw, IrValue sum) -> IrValue {
+        IrValue value = vector(e.offset(w.in, e.add(e.mul(kh, tap_row), e.mul(kw, tap_pixel))));
+        value = emit_steps(e, spec.pre, value, [&](int i) { return factors[size_t(i)]; });
+        return max ? e.fmax(value, sum) : e.ir.CreateFAdd(sum, value);
+      };
+      IrValue result = fold(step, max ? e.splat(e.vector(), -infinity) : e.zero(e.vector()));
+      if (spec.kind == PoolKind::average)
+        result =
+            e.ir.CreateFDiv(result, e.broadcast(e.ir.CreateSIToFP(w.count, e.f32), target.lanes()));
+      if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
+      result = emit_steps(e, spec.post, result, [&](int i) {
+        return vector(
+            e.offset(post[size_t(i)], e.mul(w.column, param(P::first_post_pitch + 3 * i + 2))));
+      });
+      e.store(result, e.offset(w.out, bytes), mask);
+    });
+  };
+
+  // Windows of a known size that lie inside the picture, `inside` of them, from column `first` on.
+  const auto [h, w] = spec.window;
+  IrValue first = zero, inside = zero;
+  if (h > 0) {
+    first = e.minimum(e.div(e.add(pad_left, e.sub(stride_w, one)), stride_w), out_cols);
+    IrValue rows_inside =
+        e.ir.CreateAnd(e.ir.CreateICmpSGE(y, zero),
+                       e.ir.CreateICmpSLE(e.add(y, e.constant(h)), param(P::in_rows)));
+    IrValue last_start = e.sub(e.add(in_cols, pad_left), e.constant(w));
+    IrValue end = e.minimum(e.add(e.div(e.maximum(last_start, zero), stride_w), one), out_cols);
+    IrValue any = e.ir.CreateAnd(rows_inside, e.ir.CreateICmpSGE(last_start, zero));
+    inside = e.ir.CreateSelect(any, e.maximum(e.sub(end, first), zero), zero);
+    IrValue x = e.sub(e.mul(first, stride_w), pad_left), pitch = e.mul(stride_w, in_pixel);
+    IrValues addresses{e.offset(in, e.add(e.mul(y, in_row), e.mul(x, in_pixel))),
+                       e.offset(out, e.mul(first, out_pixel))};
+    e.loop(zero, inside, one, addresses, [&](IrValue index, const IrValues &at) {
+      pixel({e.add(first, index), at[0], at[1], e.constant(h * w)},
+            [&](const Step &step, IrValue sum) {
+              for (int64_t kh = 0; kh < h; ++kh)
+                for (int64_t kw = 0; kw < w; ++kw) sum = step(e.constant(kh), e.constant(kw), sum);
+              return sum;
+            });
+      return IrValues{e.offset(at[0], pitch), e.offset(at[1], out_pixel)};
+    });
+  }
+  // The others.
   Range rows = clip(y, param(P::kernel_h), dilation_h, zero, param(P::in_rows));
-  IrValue rows_inside =
-      e.ir.CreateAnd(e.ir.CreateICmpSGE(y, zero),
-                     e.ir.CreateICmpSLE(e.add(y, e.constant(spec.window.h)), param(P::in_rows)));
-  e.loop(param(P::out_cols), [&](IrValue column) {
-    IrValue x = e.sub(e.mul(column, param(P::stride_w)), param(P::pad_left));
-    // One window for all channels; `fold` goes over its taps.
-    using Step = std::function<IrValue(IrValue kh, IrValue kw, IrValue sum)>;
-    auto pixel = [&](IrValue count, const std::function<IrValue(const Step &, IrValue)> &fold) {
-      IrValue pixel_out = e.offset(out, e.mul(column, param(P::out_pixel)));
-      e.for_lanes(channels, [&](IrValue channel, IrValue mask) {
-        IrValue bytes = e.mul(channel, four);
-        auto vector = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
-        IrValues factors;
-        for (IrValue operand : pre) factors.push_back(vector(operand));
-        auto step = [&](IrValue kh, IrValue kw, IrValue sum) -> IrValue {
-          IrValue at_row = e.mul(e.add(y, e.mul(kh, dilation_h)), param(P::in_row));
-          IrValue at_column = e.mul(e.add(x, e.mul(kw, dilation_w)), param(P::in_pixel));
-          IrValue value = vector(e.offset(in, e.add(at_row, at_column)));
-          value = emit_steps(e, spec.pre, value, [&](int i) { return factors[size_t(i)]; });
-          return max ? e.fmax(value, sum) : e.ir.CreateFAdd(sum, value);
-        };
-        IrValue result = fold(step, max ? e.splat(e.vector(), -infinity) : e.zero(e.vector()));
-        if (spec.kind == PoolKind::average)
-          result =
-              e.ir.CreateFDiv(result, e.broadcast(e.ir.CreateSIToFP(count, e.f32), target.lanes()));
-        if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
-        result = emit_steps(e, spec.post, result, [&](int i) {
-          return vector(
-              e.offset(post[size_t(i)], e.mul(column, param(P::first_post_pitch + 3 * i + 2))));
-        });
-        e.store(result, e.offset(pixel_out, bytes), mask);
-      });
-    };
-    auto at_border = [&] {
-      Range cols = clip(x, param(P::kernel_w), dilation_w, zero, param(P::in_cols));
-      Range counted_rows = rows, counted_cols = cols;
-      if (spec.count_include_pad) {
-        IrValue top = e.sub(zero, param(P::pad_top)), left = e.sub(zero, param(P::pad_left));
-        counted_rows =
-            clip(y, param(P::kernel_h), dilation_h, top, e.add(top, param(P::padded_rows)));
-        counted_cols =
-            clip(x, param(P::kernel_w), dilation_w, left, e.add(left, param(P::padded_cols)));
-      }
-      IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
-                           e.sub(counted_cols.last, counted_cols.first));
-      pixel(e.maximum(taps, one), [&](const Step &step, IrValue start) {
-        auto over_rows = [&](IrValue kh, const IrValues &state) {
-          return e.loop(cols.first, cols.last, one, state, [&](IrValue kw, const IrValues &sum) {
-            return IrValues{step(kh, kw, sum[0])};
+  e.loop(e.sub(out_cols, inside), [&](IrValue number) {
+    IrValue skipped = e.ir.CreateSelect(e.ir.CreateICmpSGE(number, first), inside, zero);
+    IrValue column = e.add(number, skipped);
+    IrValue x = e.sub(e.mul(column, stride_w), pad_left);
+    Range cols = clip(x, param(P::kernel_w), dilation_w, zero, in_cols);
+    Range counted_rows = rows, counted_cols = cols;
+    if (spec.count_include_pad) {
+      IrValue top = e.sub(zero, param(P::pad_top)), left = e.sub(zero, pad_left);
+      counted_rows =
+          clip(y, param(P::kernel_h), dilation_h, top, e.add(top, param(P::padded_rows)));
+      counted_cols =
+          clip(x, param(P::kernel_w), dilation_w, left, e.add(left, param(P::padded_cols)));
+    }
+    IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
+                         e.sub(counted_cols.last, counted_cols.first));
+    IrValue start = e.offset(in, e.add(e.mul(y, in_row), e.mul(x, in_pixel)));
+    pixel({column, start, e.offset(out, e.mul(column, out_pixel)), e.maximum(taps, one)},
+          [&](const Step &step, IrValue from) {
+            auto over_rows = [&](IrValue kh, const IrValues &state) {
+              return e.loop(
+                  cols.first, cols.last, one, state,
+                  [&](IrValue kw, const IrValues &sum) { return IrValues{step(kh, kw, sum[0])}; });
+            };
+            return e.loop(rows.first, rows.last, one, {from}, over_rows)[0];
           });
-        };
-        return e.loop(rows.first, rows.last, one, {start}, over_rows)[0];
-      });
-    };
-    const auto [h, w] = spec.window;
-    if (h == 0) return at_border();
-    IrValue inside = e.ir.CreateAnd(
-        rows_inside,
-        e.ir.CreateAnd(e.ir.CreateICmpSGE(x, zero),
-                       e.ir.CreateICmpSLE(e.add(x, e.constant(w)), param(P::in_cols))));
-    auto unrolled = [&](const Step &step, IrValue sum) {
-      for (int64_t kh = 0; kh < h; ++kh)
-        for (int64_t kw = 0; kw < w; ++kw) sum = step(e.constant(kh), e.constant(kw), sum);
-      return sum;
-    };
-    e.when(inside, [&] { pixel(e.constant(h * w), unrolled); }, at_border);
   });
 }
 

@@ -208,6 +208,15 @@ void Emitter::prefetch(IrValue pointer, Fetch what) {
                      {pointer, ir.getInt32(write), ir.getInt32(locality), ir.getInt32(1)});
 }
 
+IrValue Emitter::shuffle(IrValue vector, int64_t lanes,
+                         const std::function<int64_t(int64_t)> &from) {
+  llvm::SmallVector<int, 16> mask;
+  for (int64_t lane = 0; lane < lanes; ++lane) mask.push_back(int(from(lane)));
+  const auto all = llvm::cast<llvm::FixedVectorType>(vector->getType())->getNumElements();
+  if (llvm::ShuffleVectorInst::isIdentityMask(mask, int(all))) return vector;
+  return ir.CreateShuffleVector(vector, mask);
+}
+
 IrValues Emitter::interleave(const IrValues &vectors) {
   const int count = int(vectors.size()), lanes = target.lanes();
   IrValues result;
@@ -262,6 +271,30 @@ IrValue reduce(Emitter &e, IrValue vector, IrValue (*combine)(Emitter &, IrValue
 IrValue Emitter::horizontal_sum(IrValue vector) {
   return reduce(*this, vector,
                 [](Emitter &e, IrValue a, IrValue b) { return e.ir.CreateFAdd(a, b); });
+}
+IrValue Emitter::horizontal_sums(IrValues vectors) {
+  // Every vector holds parts of so many lanes, one of each sum; two become one, then halves.
+  int64_t part = llvm::cast<llvm::FixedVectorType>(vectors[0]->getType())->getNumElements();
+  int64_t parts = 1;
+  auto add_halves = [&](IrValue a, IrValue b) { // the halves of all parts of both
+    const int64_t half = part / 2, all = (b ? 2 : 1) * parts;
+    llvm::SmallVector<int, 16> lower, upper;
+    for (int64_t lane = 0; lane < all * half; ++lane) {
+      lower.push_back(int(lane / half * part + lane % half));
+      upper.push_back(lower.back() + int(half));
+    }
+    auto pick = [&](const llvm::SmallVector<int, 16> &lanes) {
+      return b ? ir.CreateShuffleVector(a, b, lanes) : ir.CreateShuffleVector(a, lanes);
+    };
+    return ir.CreateFAdd(pick(lower), pick(upper));
+  };
+  for (; vectors.size() > 1; part /= 2, parts *= 2) {
+    for (size_t i = 0; 2 * i < vectors.size(); ++i)
+      vectors[i] = add_halves(vectors[2 * i], vectors[2 * i + 1]);
+    vectors.resize(vectors.size() / 2);
+  }
+  for (; part > 1; part /= 2) vectors[0] = add_halves(vectors[0], nullptr);
+  return vectors[0];
 }
 IrValue Emitter::horizontal_max(IrValue vector) {
   return reduce(*this, vector, [](Emitter &e, IrValue a, IrValue b) { return e.fmax(a, b); });

@@ -88,6 +88,8 @@ public:
 
   enum class Fetch : uint8_t { to_read, to_write, into_l2 };
   void prefetch(IrValue pointer, Fetch what);
+  // Lane by lane, that lane of the vector; itself, where that is all of it in order.
+  IrValue shuffle(IrValue vector, int64_t lanes, const std::function<int64_t(int64_t)> &from);
   // a0 b0 c0 a1 b1 c1 ... of equal vectors, as vectors of that length.
   IrValues interleave(const IrValues &vectors);
 
@@ -96,6 +98,8 @@ public:
   IrValue fmin(IrValue a, IrValue b);           // NaN in `a` propagates
   IrValue fmax(IrValue a, IrValue b);
   IrValue horizontal_sum(IrValue vector); // halves added pairwise
+  // The same of each of some equal vectors, a power of two of them: a vector of the sums.
+  IrValue horizontal_sums(IrValues vectors);
   IrValue horizontal_max(IrValue vector);
   IrValue convert(DType from, DType to, IrValue scalar);
   IrValue unary(const Unary &op, IrValue x);

@@ -96,9 +96,16 @@ enum class Prologue : uint8_t {
 // behind the last channel; bias: [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
-  bool smaller_tile = false; // many and, if set, of one pixel less
+  bool smaller_tile = false; // many and, if set, of `vector_pixels` less
   int64_t tile_vectors = 1;
-  int64_t lanes = 4;   // of these vectors: the target's, or fewer for few channels
+  int64_t lanes = 4; // of these vectors: the target's, or fewer for few channels
+  // Of a group, where a panel holds several groups: few, as many in as out. A step over K is then
+  // a tap, a vector of the source; its elements are spread within their groups. 1: depthwise.
+  int64_t group_channels = 0;
+  // Neighbours in a row that share a vector, lane by lane ([channel][pixel]): where few channels
+  // leave lanes of the target's free, and the source's pixels are one element each.
+  int64_t vector_pixels = 1;
+  int64_t step = 1;    // products that one step over K adds: of a group's channels, or a row's taps
   bool masked = false; // the last panel of a group is not full
   bool bias = false;
   Prologue prologue = Prologue::none;
@@ -117,8 +124,9 @@ struct ConvSpec {
   enum Operand { output, pool_bias };
   enum StageOperand { weights, first_vector }; // then bias, operands of pre, operands of post
   // Parameters: of the kernel, of every convolution in that order, of the pool. Strides and pitches
-  // in bytes. Tasks: image, group, block of rows (of the pool's, if there is one), group of panels;
-  // the last varies fastest.
+  // in bytes. Where a panel holds several groups, "group" means all those of a panel, of which the
+  // last may have fewer channels. Tasks: image, group, block of rows (of the pool's, if there is
+  // one), group of panels; the last varies fastest.
   enum Param {
     groups,
     row_blocks,
@@ -139,6 +147,7 @@ struct ConvSpec {
     large_tiles,
     stage_panels,
     channels,       // output channels of a group
+    all_channels,   // of all groups
     src_row_step,   // per output row, in the source of the product (scratch or input)
     src_pixel_step, // per output pixel
     tap_rows,
@@ -152,6 +161,7 @@ struct ConvSpec {
     in_rows,
     in_cols,
     in_channels,
+    all_in_channels,
     scratch_at, // where its source lies in scratch, and the padded extents there
     scratch_rows,
     scratch_cols,

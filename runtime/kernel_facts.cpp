@@ -36,7 +36,8 @@ struct Algorithm {
   }
   std::string stage(const ConvSpec &spec, size_t first_operand) const {
     const Shape &w = graph.shape(kernel.operands[first_operand + ConvSpec::weights].value);
-    const bool grouped = param(ConvSpec::groups) > 1, depthwise = grouped && w[1] == 1;
+    const bool grouped = spec.group_channels > 0 || param(ConvSpec::groups) > 1;
+    const bool depthwise = grouped && w[1] == 1;
     std::string text = fmt::format("{}{} {}x{}", algorithm_name(spec.winograd),
                                    depthwise ? " depthwise"
                                    : grouped ? " grouped"

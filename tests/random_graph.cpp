@@ -158,6 +158,7 @@ private:
       if (s[1] % g == 0) divisors.push_back(g);
     if (chance(0.3)) conv.groups = divisors[size_t(pick(0, int64_t(divisors.size()) - 1))];
     int64_t channels = conv.groups * (conv.groups > 1 ? pick(1, 3) : pick(1, 40));
+    if (conv.groups > 1 && chance(0.5)) channels = s[1]; // as many out as in
     if (channels > 48) return;
     conv.bias = chance(0.6);
     auto y = layer(conv, x, {channels, s[1] / conv.groups, conv.kernel.h, conv.kernel.w});

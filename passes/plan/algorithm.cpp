@@ -39,7 +39,7 @@ double transform_cost(int64_t points) {
 } // namespace
 
 double direct_cost(const ConvShape &s, const Target &target) {
-  const ConvTile tile = conv_tile(target, s.channels);
+  const ConvTile tile = conv_tile(target, s);
   const double panels = double(ceil_div(s.channels, tile.panel()));
   const double taps = double(s.kernel.h * s.kernel.w), depth = double(s.depth) * taps;
   const int64_t pixels = s.pixels_join ? s.y.h * s.y.w : s.y.w;
@@ -51,7 +51,7 @@ double direct_cost(const ConvShape &s, const Target &target) {
 
 double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_rows,
                      const Target &target) {
-  const ConvTile tile = conv_tile(target, s.channels);
+  const ConvTile tile = conv_tile(target, s);
   const auto [points_h, points_w] = w.points();
   const double points = double(points_h * points_w);
   const double outputs = double(w.outputs.h * w.outputs.w);
@@ -93,7 +93,7 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
 
 int64_t fewest_blocks(const ConvShape &s, int64_t rows, int64_t fewest_rows, const Target &target) {
   constexpr int64_t fewest_tasks = 4, fewest_by_rows = 8;
-  const int64_t panels = ceil_div(s.channels, conv_tile(target, s.channels).panel());
+  const int64_t panels = ceil_div(s.channels, conv_tile(target, s).panel());
   const int64_t wanted =
       shares_rows(s) ? fewest_by_rows : ceil_div(fewest_tasks, s.groups * panels);
   return std::min(wanted, std::max<int64_t>(1, rows / fewest_rows));
@@ -114,7 +114,7 @@ double winograd_scratch(const ConvShape &s, const Winograd &w, int64_t block_til
   const auto [points_h, points_w] = w.points();
   const double tiles = double(block_tile_rows) * double(ceil_div(s.y.w, w.outputs.w));
   const double line = 32; // what pitches add at most, elements
-  const double of_tile = double(s.depth) + line + double(conv_tile(target, s.channels).panel());
+  const double of_tile = double(s.depth) + line + double(conv_tile(target, s).panel());
   const double rows = tiles * double((w.outputs.h + s.kernel.h) * w.outputs.w) * double(s.depth);
   return 4 * (double(points_h * points_w) * tiles * of_tile + rows);
 }
@@ -139,7 +139,7 @@ int64_t winograd_block(const ConvShape &s, const Winograd &w, const Target &targ
   if (shared.cost <= 1.1 * best.cost) return shared.rows;
   // Two threads that share an odd number of panels do not end at once, and transform the same
   // tiles: rather two blocks, if that costs one thread little.
-  const int64_t panels = s.groups * ceil_div(s.channels, conv_tile(target, s.channels).panel());
+  const int64_t panels = s.groups * ceil_div(s.channels, conv_tile(target, s).panel());
   const Size halves = cheapest(std::min<int64_t>(2, tile_rows));
   return panels % 2 && halves.cost <= 1.05 * best.cost ? halves.rows : best.rows;
 }

@@ -221,7 +221,9 @@ private:
     Shape w = value.shape();
     w.resize(4, 1);
     const int64_t panel = spec.panel();
-    const int64_t groups = kernel.params[ConvSpec::groups].fixed, rows = w[0] / groups;
+    const int64_t groups =
+        spec.group_channels > 0 ? 1 : kernel.params[ConvSpec::groups].fixed; // that panels end at
+    const int64_t rows = w[0] / groups;
     auto ids = value.as<int64_t>();
     std::vector<int64_t> packed;
     for (int64_t g = 0; g < groups; ++g)

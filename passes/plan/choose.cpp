@@ -46,8 +46,9 @@ std::string describe(const Graph &graph, const Schedule &schedule, size_t n) {
 
 std::vector<Candidate> candidates(const Conv &op, const Shape &x, const Shape &y,
                                   int64_t weight_bytes, const Target &target) {
-  const ConvShape shape = conv_shape(op, x, y);
+  const ConvShape shape = conv_shape(op, x, y, target);
   std::vector<Candidate> all{{.estimated = fma_seconds(target) * direct_cost(shape, target)}};
+  if (shape.group_channels > 0) return all;
   for (Winograd w : alternatives(op)) {
     if (winograd_scratch(shape, w, 1, target) > most_winograd_scratch(target)) continue;
     const auto [h, v] = w.points();

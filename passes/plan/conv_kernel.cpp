@@ -2,7 +2,9 @@
 // and how many rows a task takes.
 #include "passes/plan/planner.h"
 
+#include <bit>
 #include <fmt/format.h>
+#include <utility>
 
 namespace lathe::core {
 namespace {
@@ -44,15 +46,14 @@ public:
                         .found = fmt::format("{:.0f}", least)});
     choose_block();
     const Part &first = stages_[0];
-    const Conv &op = *r_.stages[0].op;
     const int64_t row_blocks = ceil_div(rows(), block_rows_);
     // Enough tasks for a few threads; neighbours share their input rows, and a chain is not
     // computed again for every group of panels.
-    const int64_t wanted = r_.stages.size() > 1 ? 1 : ceil_div(8, row_blocks * op.groups);
+    const int64_t wanted = r_.stages.size() > 1 ? 1 : ceil_div(8, row_blocks * first.groups);
     const int64_t per_task = ceil_div(first.panels, std::clamp<int64_t>(wanted, 1, first.panels));
     const int64_t panel_groups = ceil_div(first.panels, per_task);
     const Storage &out = r_.output;
-    add({op.groups, row_blocks, panel_groups, rows(), block_rows_, first.panels, per_task});
+    add({first.groups, row_blocks, panel_groups, rows(), block_rows_, first.panels, per_task});
     bytes({out.strides[0], out.strides[2], out.strides[3], first.channels});
 
     int64_t scratch = 0, wanted_rows = conv_rows(block_rows_);
@@ -71,7 +72,7 @@ public:
     if (r_.pool) scratch = add_pool(scratch);
     kernel_.scratch_bytes = scratch;
 
-    const int64_t tasks = op.groups * row_blocks * panel_groups * (batched_ ? 1 : out.dims[0]);
+    const int64_t tasks = first.groups * row_blocks * panel_groups * (batched_ ? 1 : out.dims[0]);
     kernel_.tasks = batched_ ? Affine{tasks, 0} : Affine{0, tasks};
     kernel_.grain = std::max<int64_t>(1, int64_t(1e6 / std::max(1.0, multiplies)));
     kernel_.output = ConvSpec::output;
@@ -83,8 +84,11 @@ private:
   // What is known of a stage whatever the block.
   struct Part {
     ConvSpec spec;
-    Shape x, y;                             // of its input and its result, rows joined
-    int64_t depth, channels, panel, panels; // channels in and out of a group; per panel; panels
+    Shape x, y;                     // of its input and its result, rows joined
+    int64_t groups, panels;         // panels of a group
+    int64_t depth, channels, panel; // steps over K for a tap; channels of a group, a panel
+    int64_t in_channels;            // of a pixel of the product's source
+    int64_t most_pixels;            // of a tile
     RowTiles tiles;
     int64_t scratch_cols, pixel, row; // the source of the product: elements between pixels, rows
     bool scratch;
@@ -104,10 +108,11 @@ private:
                        rows_join(r_.input) && channels_contiguous(r_.input) &&
                        rows_join(r_.output) && std::ranges::all_of(s.post, rows_join);
     if (!joins) return;
-    const int64_t most = conv_tile(target_, r_.output.dims[1] / op.groups).pixels;
+    const ConvShape shape = conv_shape(op, s.x, s.y, target_);
+    const int64_t most = conv_tile(target_, shape).pixels;
     int64_t joined = 1;
     double best = split_row(s.y[3], most).efficiency;
-    const bool by_rows = shares_rows(conv_shape(op, s.x, s.y));
+    const bool by_rows = shares_rows(shape);
     // Beyond a hundred tiles there is nothing left to gain.
     const int64_t longest = std::min(s.y[2], 1 + 100 * most / std::max<int64_t>(1, s.y[3]));
     for (int64_t k = 2; k <= longest; ++k) {
@@ -130,36 +135,65 @@ private:
     Part p{};
     p.x = s.x;
     p.y = s.y;
-    p.depth = s.x[1] / op.groups;
-    p.channels = s.y[1] / op.groups;
-    const ConvTile tile = conv_tile(target_, p.channels);
+    const ConvShape shape = conv_shape(op, s.x, s.y, target_);
+    const ConvTile tile = conv_tile(target_, shape);
+    p.depth = shape.depth;
     p.panel = tile.panel();
+    p.groups = shape.groups;
+    p.channels = shape.channels;
     p.panels = ceil_div(p.channels, p.panel);
-    set_row_tiles(p, s.y[3]);
+    p.in_channels = p.depth;
+    p.spec.masked = p.channels % p.panel != 0;
+    if (shape.group_channels > 0) {
+      p.groups = std::exchange(p.panels, 1);
+      p.channels = p.in_channels = p.panel;
+    }
     p.spec.tile_vectors = tile.vectors;
     p.spec.lanes = tile.lanes;
-    p.spec.masked = p.channels % p.panel != 0;
+    p.spec.group_channels = shape.group_channels;
     p.spec.bias = op.bias;
     p.spec.winograd = s.winograd;
     p.spec.pre = op.pre;
     p.spec.post = op.post;
+    const bool several_groups = shape.group_channels > 0;
     p.spec.prologue = !innermost(i)                                       ? Prologue::convolve
                       : !channels_contiguous(r_.input)                    ? Prologue::gather
                       : op.pad != Pads{} || !op.pre.empty() || s.winograd ? Prologue::copy
-                                                                          : Prologue::none;
-    if (p.spec.prologue == Prologue::gather && p.depth <= 4) p.spec.gathered = p.depth;
+                      : several_groups && p.spec.masked // whose tiles read whole vectors
+                          ? Prologue::copy
+                          : Prologue::none;
+    if (p.spec.prologue == Prologue::gather && p.depth <= 4 && !several_groups)
+      p.spec.gathered = p.depth;
     // The source of the product: scratch rows without gaps, or the input itself.
     p.scratch = p.spec.prologue != Prologue::none;
     p.scratch_cols = (s.y[3] - 1) * op.stride.w + reach(op.kernel.w, op.dilation.w);
     if (p.spec.prologue == Prologue::convolve) // whole rows, also where strides leave some out
       p.scratch_cols = std::max(p.scratch_cols, op.pad.left + s.x[3]);
-    p.pixel = p.scratch ? p.depth : r_.input.strides[3];
-    p.row = p.scratch ? bounded_product(p.scratch_cols, p.depth) : r_.input.strides[2];
+    p.pixel = p.scratch ? p.in_channels : r_.input.strides[3];
+    p.row = p.scratch ? bounded_product(p.scratch_cols, p.in_channels) : r_.input.strides[2];
+    p.most_pixels = tile.pixels;
+    if (several_groups) p.spec.step = shape.group_channels;
+    if (!s.winograd && s.x[1] == 1 && op.stride.w == 1 && p.pixel == 1)
+      share_vectors(p, op, target_.lanes() / tile.lanes);
+    set_row_tiles(p, s.y[3]);
     return p;
   }
+  // Neighbours share vectors that have room for so many; rows have no rest. A step takes a row of
+  // the window, if registers hold its weights, of which most elements serve several taps.
+  void share_vectors(Part &p, const Conv &op, int64_t most) const {
+    while (p.y[3] % most) most /= 2;
+    p.spec.vector_pixels = most;
+    const int64_t free = target_.vector_registers - 4 - op.kernel.w;
+    if (most > 1 && op.dilation.w == 1 && free >= p.most_pixels / 2) {
+      p.spec.step = op.kernel.w;
+      p.most_pixels = std::min(p.most_pixels, free);
+    }
+    p.most_pixels *= most;
+  }
   void set_row_tiles(Part &p, int64_t width) const {
-    p.tiles = split_row(width, conv_tile(target_, p.channels).pixels);
-    p.spec.tile_pixels = p.tiles.pixels;
+    const int64_t together = p.spec.vector_pixels;
+    p.tiles = split_row(width / together, p.most_pixels / together);
+    p.spec.tile_pixels = p.tiles.pixels * together;
     p.spec.smaller_tile = p.tiles.large < p.tiles.count;
   }
 
@@ -270,7 +304,7 @@ private:
     if (r_.smallest_block) return;
     const int64_t fewest_rows = stages_[0].scratch || r_.pool ? 4 : 1; // that blocks have in common
     const bool chained = r_.stages.size() > 1;
-    const ConvShape shape = conv_shape(*r_.stages[0].op, stages_[0].x, stages_[0].y);
+    const ConvShape shape = conv_shape(*r_.stages[0].op, stages_[0].x, stages_[0].y, target_);
     const double most = (chained ? 0.25 : 4) * double(target_.l2_bytes);
     double least = block_cost(block_rows_);
     for (int64_t block : block_sizes(rows(), fewest_blocks(shape, rows(), fewest_rows, target_))) {
@@ -286,7 +320,7 @@ private:
   void choose_tiles() {
     Part &p = stages_[0];
     const Winograd &w = *p.spec.winograd;
-    const ConvShape shape = conv_shape(*r_.stages[0].op, p.x, p.y);
+    const ConvShape shape = conv_shape(*r_.stages[0].op, p.x, p.y, target_);
     const int64_t tiles = r_.smallest_block ? 1 : winograd_block(shape, w, target_);
     const int64_t stride = r_.pool ? r_.pool->stride.h : 1;
     block_rows_ =
@@ -309,22 +343,25 @@ private:
     const Part &p = stages_[i];
     const Conv &op = *r_.stages[i].op;
     // Taps of a row: one run.
-    const bool columns_run_on = op.dilation.w == 1 && p.pixel == p.depth && !p.spec.winograd;
+    const bool several_groups = p.spec.group_channels > 0;
+    const bool columns_run_on =
+        several_groups || (op.dilation.w == 1 && p.pixel == p.depth && !p.spec.winograd);
     const Size2 taps = p.spec.winograd ? Size2{} : op.kernel;
     const int64_t pad_left = std::min(op.pad.left, p.scratch_cols);
     const Size2 step = p.spec.winograd ? p.spec.winograd->outputs : op.stride;
-    add({p.y[2], p.tiles.count, p.tiles.large, p.panels, p.channels});
+    add({p.y[2], p.tiles.count, p.tiles.large, p.panels, p.channels, p.y[1]});
     bytes({p.row * step.h, p.pixel * step.w});
     add({taps.h});
     bytes({p.row * op.dilation.h});
     add({columns_run_on ? 1 : taps.w});
     bytes({p.pixel * op.dilation.w});
-    add({columns_run_on ? taps.w * p.depth : p.depth, op.stride.h, op.pad.top, pad_left, p.x[2],
-         std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.depth, scratch_at,
-         source_rows, p.scratch_cols});
+    add({columns_run_on ? taps.w * p.depth / p.spec.step : p.depth, op.stride.h, op.pad.top,
+         pad_left, p.x[2], std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.in_channels,
+         p.x[1], scratch_at, source_rows, p.scratch_cols});
     const Storage &in = r_.input;
     if (innermost(i))
-      bytes({in.strides[0], in.strides[2], in.strides[3], in.strides[1], in.strides[1] * p.depth});
+      bytes({in.strides[0], in.strides[2], in.strides[3], in.strides[1],
+             in.strides[1] * p.in_channels});
     else
       bytes({0, 0, 0, 0, 0});
     const bool as_points = p.spec.winograd && !p.spec.winograd->from_taps;
@@ -351,7 +388,8 @@ private:
     const bool from_taps = p.spec.winograd && p.spec.winograd->from_taps;
     int64_t steps = p.depth, steps_of_part = p.depth, tiles = p.tiles.count;
     if (!p.spec.winograd) {
-      steps = steps_of_part = p.depth * taps;
+      steps_of_part = p.depth * taps;
+      steps = steps_of_part / p.spec.step;
       tiles *= rows;
     } else if (from_taps) {
       steps = p.filter_channels;
@@ -361,7 +399,7 @@ private:
     const int64_t part = steps_of_part * p.panel * 4;
     const bool by_points = p.spec.winograd && !from_taps, both_fit = part <= target_.l2_bytes / 3;
     const int64_t call = both_fit ? ceil_div(part, tiles) : 0;
-    const int64_t step = both_fit ? ceil_div(call, steps) : p.panel * 4;
+    const int64_t step = both_fit ? ceil_div(call, steps) : steps_of_part / steps * p.panel * 4;
     add({both_fit ? std::max(part, least_ahead) : least_ahead,
          by_points ? part : p.tiles.count * call, call, step});
   }
@@ -391,7 +429,7 @@ private:
 
 // Accumulators, one vector of weights per column of the tile and a broadcast fill the registers.
 // Measured on Zen 4 and 5: 14x2 and 8x3 reach the FMA peak, and none spills (`gates` in the tests).
-ConvTile conv_tile(const Target &target, int64_t channels) {
+ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channels) {
   // Half a vector does what a whole one does where that has few live lanes, and never slower.
   int64_t lanes = target.lanes();
   while (lanes > 4 && channels <= lanes / 2) lanes /= 2;
@@ -408,6 +446,9 @@ ConvTile conv_tile(const Target &target, int64_t channels) {
     menu = {{2, 6}, {3, 4}, {1, 12}};
   else
     menu = {{2, 5}, {3, 3}, {1, 10}};
+  // A step's weights, a vector of the source and its elements spread stand in registers as well.
+  if (group_channels > 1)
+    menu = {{1, std::min<int64_t>(10, target.vector_registers - group_channels - 3)}};
   auto padded = [&](const Candidate &c) { return ceil_div(vectors, c.vectors) * c.vectors; };
   Candidate best = menu[0];
   for (const Candidate &c : menu) // another width only if it saves 5 % of the work
@@ -420,8 +461,21 @@ RowTiles split_row(int64_t width, int64_t most_pixels) {
   return {pixels, count, width - count * (pixels - 1), double(width) / double(count * most_pixels)};
 }
 
-ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y) {
-  return {op.groups, x[1] / op.groups, y[1] / op.groups, {y[2], y[3]}, op.kernel, is_pointwise(op)};
+ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y, const Target &target) {
+  ConvShape shape{op.groups,    x[1] / op.groups, y[1] / op.groups, 0,
+                  {y[2], y[3]}, op.kernel,        is_pointwise(op)};
+  const int64_t channels = shape.depth;
+  if (op.groups > 1 && channels == shape.channels && channels < target.lanes() &&
+      std::has_single_bit(uint64_t(channels))) {
+    shape.groups = 1;
+    shape.channels = y[1];
+    shape.group_channels = channels;
+  }
+  return shape;
+}
+
+ConvTile conv_tile(const Target &target, const ConvShape &shape) {
+  return conv_tile(target, shape.channels, shape.group_channels);
 }
 
 Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched) {

@@ -119,19 +119,21 @@ struct Lowering {
     std::vector<Operands> stages; // of each convolution, weights first
     for (const Node *layer : chain.convolutions) {
       const Conv &op = std::get<Conv>(layer->op);
-      const Shape &w = b.graph.shape(layer->inputs[1]), &y = b.graph.shape(layer->outputs[0]);
-      const int64_t panel = conv_tile(b.plan.target, y[1] / op.groups).panel();
+      const Shape &x = b.graph.shape(layer->inputs[0]), &w = b.graph.shape(layer->inputs[1]);
+      const Shape &y = b.graph.shape(layer->outputs[0]);
+      const ConvShape shape = conv_shape(op, x, y, b.plan.target);
+      const int64_t panel = conv_tile(b.plan.target, shape).panel();
       Operands operands;
       const std::optional<Winograd> winograd = choice(*layer).algorithm();
       LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels,
-                                             op.groups, panel, winograd, node));
+                                             shape.groups, panel, winograd, node));
       operands.add(weights, layer->inputs[1]);
       if (op.bias) {
-        LATHE_TRY(Storage bias, b.in_panels(layer->inputs[2], Weight::Packing::conv_bias, op.groups,
-                                            panel, {}, node));
+        LATHE_TRY(Storage bias, b.in_panels(layer->inputs[2], Weight::Packing::conv_bias,
+                                            shape.groups, panel, {}, node));
         operands.add(bias, layer->inputs[2]);
       }
-      ConvStage stage{&op, winograd, b.graph.shape(layer->inputs[0]), y, {}};
+      ConvStage stage{&op, winograd, x, y, {}};
       LATHE_TRY(stage.post, fused_operands(operands, *layer, op));
       request.stages.push_back(std::move(stage));
       stages.push_back(std::move(operands));

@@ -115,7 +115,8 @@ struct ConvTile { // of registers
   int64_t pixels, vectors, lanes;
   int64_t panel() const { return vectors * lanes; } // output channels
 };
-ConvTile conv_tile(const Target &target, int64_t channels);
+// `group_channels` as in ConvSpec.
+ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channels = 0);
 // An output row as register tiles, nearly equal in size: of `pixels`, and the rest of one less.
 struct RowTiles {
   int64_t pixels, count, large;
@@ -139,10 +140,12 @@ inline double rate_beyond_l2(double bytes, const Target &target) {
 // What a convolution's cost depends on, per image.
 struct ConvShape {
   int64_t groups, depth, channels; // in and out of a group
+  int64_t group_channels;          // where panels hold several groups, which then count as one
   Size2 y, kernel;
   bool pixels_join; // all output pixels may be one row
 };
-ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y);
+ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y, const Target &target);
+ConvTile conv_tile(const Target &target, const ConvShape &shape);
 // Time, in vector FMAs at full rate.
 double direct_cost(const ConvShape &shape, const Target &target);
 double winograd_cost(const ConvShape &shape, const Winograd &winograd, int64_t block_tile_rows,

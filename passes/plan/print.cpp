@@ -36,8 +36,13 @@ std::string describe(const std::vector<FusedOp> &post) {
   return text;
 }
 
-// "direct", "winograd4_3x3", "winograd1x2_1x7", "winograd4_3x3_from_taps"
+// "direct", "direct_depthwise", "direct_grouped4", "direct_2pixels_5taps", "winograd4_3x3",
+// "winograd1x2_1x7", "winograd4_3x3_from_taps"
 std::string algorithm(const ConvSpec &spec) {
+  if (spec.group_channels == 1) return "direct_depthwise";
+  if (spec.group_channels > 1) return fmt::format("direct_grouped{}", spec.group_channels);
+  if (spec.vector_pixels > 1)
+    return fmt::format("direct_{}pixels_{}taps", spec.vector_pixels, spec.step);
   if (!spec.winograd) return "direct";
   const auto [outputs, kernel, from_taps] = *spec.winograd;
   return fmt::format("winograd{}_{}x{}{}", to_string(Winograd{outputs, kernel}), kernel.h, kernel.w,
@@ -51,14 +56,15 @@ struct Describe {
 
   Parts operator()(const ConvSpec &s) const {
     static constexpr std::string_view prologues[] = {"", "_copy", "_gather", "_chain"};
-    Parts parts{
-        fmt::format("{}_{}{}{}{}{}{}{}", ConvSpec::name, algorithm(s),
-                    prologues[size_t(s.prologue)],
-                    s.gathered > 0 ? fmt::format("{}", s.gathered) : "",
-                    s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
-                    describe(s.post), s.masked ? "_masked" : ""),
-        fmt::format("_{}x{}{}", s.tile_pixels, s.panel(),
-                    s.smaller_tile ? fmt::format("_{}x{}", s.tile_pixels - 1, s.panel()) : "")};
+    Parts parts{fmt::format("{}_{}{}{}{}{}{}{}", ConvSpec::name, algorithm(s),
+                            prologues[size_t(s.prologue)],
+                            s.gathered > 0 ? fmt::format("{}", s.gathered) : "",
+                            s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
+                            describe(s.post), s.masked ? "_masked" : ""),
+                fmt::format("_{}x{}{}", s.tile_pixels, s.panel(),
+                            s.smaller_tile
+                                ? fmt::format("_{}x{}", s.tile_pixels - s.vector_pixels, s.panel())
+                                : "")};
     if (s.pool) parts.first += "_" + (*this)(*s.pool).first;
     for (const ConvSpec &source : s.source) {
       const Parts inner = (*this)(source);

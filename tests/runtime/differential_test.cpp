@@ -306,6 +306,81 @@ TEST_CASE("every algorithm of a convolution agrees with the reference on odd siz
   CHECK(transformed > 400);
 }
 
+TEST_CASE("convolutions whose vectors hold several groups, or several pixels") {
+  int grouped = 0, shared = 0; // kernels
+  auto check_convolution = [&](const Conv &conv, int64_t in, int64_t out, Size2 size) {
+    CAPTURE(conv.groups);
+    CAPTURE(conv.kernel.h);
+    CAPTURE(conv.stride.w);
+    CAPTURE(in);
+    CAPTURE(size.w);
+    Graph graph;
+    ValueId x = graph.add_input("x", {DType::f32, {1, in, size.h, size.w}});
+    auto name = [&](const char *of) { return fmt::format("{}{}", of, graph.nodes.size()); };
+    auto convolve = [&](Conv op, ValueId from) {
+      const std::string w = name("w"), b = name("b");
+      std::vector<ValueId> inputs{
+          from, graph.add_constant(w, named_constant(w, {DType::f32,
+                                                         {out, graph.shape(from)[1] / op.groups,
+                                                          op.kernel.h, op.kernel.w}}))};
+      op.bias = true;
+      inputs.push_back(graph.add_constant(b, named_constant(b, {DType::f32, {out}})));
+      return graph.add_node(name("conv"), op, inputs).value();
+    };
+    // By itself; behind a map, with a sum behind it; of other channels' layout, with a pool.
+    const ValueId plain = convolve(conv, x);
+    const ValueId first = graph.add_node("tanh", Unary{UnaryKind::tanh}, {x}).value();
+    const ValueId sum =
+        graph.add_node("sum", Binary{BinaryKind::add}, {convolve(conv, first), plain}).value();
+    Pool pool;
+    pool.kind = PoolKind::average;
+    pool.kernel = {2, 3}, pool.stride = {2, 1}, pool.pad = {1, 1, 1, 1};
+    const ValueId pooled =
+        graph
+            .add_node("pool", pool,
+                      {graph.add_node("relu", Unary{UnaryKind::relu}, {convolve(conv, x)}).value()})
+            .value();
+    graph.outputs = {plain, sum, pooled};
+    REQUIRE(randomise_weights(graph, 1));
+    auto inputs = random_inputs(graph, 1, 3);
+    auto references = evaluate(graph, inputs);
+    REQUIRE_MESSAGE(references, to_string(references.error()));
+    for (const Target &target : runnable_targets())
+      for (bool odd : {false, true}) {
+        auto executable =
+            try_compile(graph, target, {},
+                        {.smallest_blocks = odd, .strict = true, .jitter = odd ? uint64_t(in) : 0});
+        REQUIRE_MESSAGE(executable, to_string(executable.error()));
+        for (int64_t images : {1, 3})
+          CHECK(check_plan((*executable)->plan(), (*executable)->graph(), images));
+        for (const Kernel &kernel : (*executable)->plan().kernels)
+          if (auto *spec = std::get_if<ConvSpec>(&kernel.spec)) {
+            grouped += spec->group_channels > 0;
+            shared += spec->vector_pixels > 1;
+          }
+        check(*executable, inputs, *references);
+      }
+  };
+  for (int64_t kernel : {1, 3, 4})
+    for (auto [stride, pad] : {std::pair<int64_t, int64_t>{1, 0}, {1, 1}, {2, 1}}) {
+      Conv conv;
+      conv.kernel = {kernel, kernel == 4 ? 2 : kernel};
+      conv.stride = {1, stride};
+      conv.pad = {pad, pad, 0, pad};
+      if (kernel == 3) conv.dilation = {2, 1};
+      for (int64_t channels : {1, 2, 4, 8}) // of a group
+        for (int64_t groups : {5, 35}) {
+          conv.groups = groups;
+          check_convolution(conv, groups * channels, groups * channels, {5, 17});
+        }
+      conv.groups = 1;
+      for (int64_t out : {1, 3, 6, 8})
+        for (int64_t width : {12, 33}) check_convolution(conv, 1, out, {6, width});
+    }
+  CHECK(grouped > 150);
+  CHECK(shared > 50);
+}
+
 TEST_CASE("LRN's power from the smallest to the largest number") {
   const Tensor ones = [] {
     Tensor tensor(DType::f32, {1, 21, 1, 7});

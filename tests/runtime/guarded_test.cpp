@@ -254,9 +254,11 @@ TEST_CASE("a guarded run sees what a kernel does wrong") {
       {"", Guard::behind, [&](Plan &plan) { pool_output(plan).dims[2] -= 1; }},
       {"", Guard::behind,
        [](Plan &plan) { layer(plan, "pool").operands[PoolSpec::input].dims[2] -= 1; }},
-      {"", Guard::before, // from the first element backwards
+      {"", Guard::before, // a second row, which begins before the first one
        [](Plan &plan) {
-         layer(plan, "tanh").params[MapSpec::first_stride + MapSpec::rank - 1] = {0, -4};
+         auto &params = layer(plan, "tanh").params;
+         params[MapSpec::extent0 + MapSpec::rank - 2] = params[MapSpec::rows_per_task] = {0, 2};
+         params[MapSpec::first_stride + MapSpec::rank - 2] = {0, -4};
        }},
   };
   for (const Target &target : known_targets()) {
