@@ -11,6 +11,8 @@
 
 namespace lathe::core {
 
+class CodeArchive;
+
 // The signature of every kernel. `args` holds the operands' addresses, then the spec's parameters;
 // tasks [begin, end) are computed; `scratch` is this thread's, 64-byte aligned.
 using KernelFunction = void (*)(const int64_t *args, int64_t begin, int64_t end, void *scratch);
@@ -102,12 +104,16 @@ struct CodeImage {
   };
   std::vector<std::byte> bytes;
   std::vector<Symbol> symbols; // functions, local ones too, as they lie
+  size_t compiled = 0;         // functions that were in no archive
 };
-// Errors: internal, for code that refers to an address or to anything outside.
-Result<CodeImage> link_image(std::span<const ObjectCode> objects);
-// Compiles and links, on so many threads at most; the image does not depend on how many. Specs must
-// be distinct. Errors: limit, if the deadline passes before the last spec is begun.
+// Of relocatable ELF objects. Errors: internal, for code that refers to an address or to anything
+// outside.
+Result<CodeImage> link_image(std::span<const std::span<const char>> objects);
+// Compiles and links, on so many threads at most; the image does not depend on how many. What the
+// archive has is taken from there. Specs must be distinct. Errors: limit, if the deadline passes
+// before the last spec is begun.
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
-                                int threads = 1, const Deadline &deadline = {});
+                                int threads = 1, const Deadline &deadline = {},
+                                const CodeArchive *archive = nullptr);
 
 } // namespace lathe::core

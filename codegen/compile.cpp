@@ -1,9 +1,10 @@
 // Kernel specs to an object file or text, through a TargetMachine made from Target alone.
-#include "codegen/codegen.h"
+#include "codegen/archive.h"
 #include "codegen/emitter.h"
 #include "ir/threads.h"
 
 #include <functional>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -87,20 +88,38 @@ struct Unit {
   size_t instructions = 0;
 };
 
-// A function each, largest first, so that threads end together; but small ones in groups, since a
-// module takes LLVM as long as a hundred instructions.
-std::vector<Unit> units_of(std::span<const KernelSpec> specs, const Target &target) {
+// All that an image consists of.
+struct Parts {
+  std::vector<Unit> units;                                   // to compile
+  std::map<std::string_view, std::span<const char>> objects; // from an archive, by function
+  // Adds a function of the archive, with all that it calls; false if that does not have it.
+  bool take(std::string_view name, const CodeArchive *archive) {
+    const CodeArchive::Function *function = archive ? archive->find(name) : nullptr;
+    if (!function) return false;
+    if (objects.emplace(function->name, function->object).second)
+      for (std::string_view other : function->calls) take(other, archive);
+    return true;
+  }
+};
+
+// What is compiled: a function each, largest first, so that threads end together; but small ones in
+// groups, since a module takes LLVM as long as a hundred instructions.
+Parts parts_of(std::span<const KernelSpec> specs, const Target &target,
+               const CodeArchive *archive) {
   constexpr size_t small = 100, enough = 300;
+  Parts parts;
+  std::vector<Unit> &units = parts.units;
   llvm::LLVMContext context;
   llvm::Module module("units", context);
-  std::vector<Unit> units;
   std::optional<size_t> group;
   std::set<std::string> known;
   for (size_t i = 0; i < specs.size(); ++i) {
+    if (parts.take(kernel_name(specs[i], target), archive)) continue;
     fill(module, specs[i], target);
     for (const llvm::Function &function : module) {
       std::string name = function.getName().str();
       if (function.isDeclaration() || !known.insert(name).second) continue;
+      if (parts.take(name, archive)) continue;
       const size_t instructions = function.getInstructionCount();
       const bool joins = instructions < small;
       if (!joins || !group || units[*group].instructions >= enough) {
@@ -114,15 +133,20 @@ std::vector<Unit> units_of(std::span<const KernelSpec> specs, const Target &targ
     }
   }
   std::ranges::stable_sort(units, std::ranges::greater{}, &Unit::instructions);
-  return units;
+  return parts;
 }
 
-// For objects that are linked into one image: nothing is seen from outside, nothing replaced.
-void keep_or_declare(llvm::Function &function, const std::set<std::string> &kept) {
-  if (function.isIntrinsic()) return;
-  if (!kept.contains(function.getName().str())) function.deleteBody();
-  function.setLinkage(llvm::GlobalValue::ExternalLinkage);
-  function.setVisibility(llvm::GlobalValue::HiddenVisibility);
+// For objects that are linked into one image: nothing is seen from outside, nothing replaced. Other
+// functions than the `kept` ones are declared, if these need them.
+void keep(llvm::Module &module, const std::set<std::string> &kept) {
+  for (llvm::Function &function : module) {
+    if (function.isIntrinsic()) continue;
+    if (!kept.contains(function.getName().str())) function.deleteBody();
+    function.setLinkage(llvm::GlobalValue::ExternalLinkage);
+    function.setVisibility(llvm::GlobalValue::HiddenVisibility);
+  }
+  for (llvm::Function &function : llvm::make_early_inc_range(module))
+    if (function.isDeclaration() && function.use_empty()) function.eraseFromParent();
 }
 
 // Makes module after module for a target, on one thread.
@@ -141,7 +165,7 @@ public:
   Result<ObjectCode> object(std::span<const KernelSpec> specs, const Unit &unit) {
     LATHE_TRY(auto module, build_with([&](llvm::Module &all) -> Result<void> {
                 for (size_t spec : unit.specs) fill(all, specs[spec], target_);
-                for (llvm::Function &function : all) keep_or_declare(function, unit.functions);
+                keep(all, unit.functions);
                 return {};
               }));
     return object_of(*module);
@@ -223,9 +247,12 @@ Result<ObjectCode> compile_kernels(std::span<const KernelSpec> specs, const Targ
   return compiler.object(specs);
 }
 
-Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
-                                int threads, const Deadline &deadline) {
-  const std::vector<Unit> units = units_of(specs, target);
+namespace {
+
+// Of all units, on so many threads at most.
+Result<std::vector<ObjectCode>> compile_units(std::span<const KernelSpec> specs,
+                                              std::span<const Unit> units, const Target &target,
+                                              int threads, const Deadline &deadline) {
   std::vector<std::optional<Compiler>> compilers(size_t(std::max(threads, 1)));
   std::vector<Result<ObjectCode>> compiled(units.size());
   auto compile = [&](const Unit &unit, int thread) -> Result<ObjectCode> {
@@ -242,7 +269,94 @@ Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target 
   for (Result<ObjectCode> &object : compiled) {
     LATHE_TRY(objects.emplace_back(), std::move(object));
   }
-  return link_image(objects);
+  return objects;
+}
+
+} // namespace
+
+Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
+                                int threads, const Deadline &deadline, const CodeArchive *archive) {
+  const Parts parts = parts_of(specs, target, archive);
+  LATHE_TRY(const std::vector<ObjectCode> compiled,
+            compile_units(specs, parts.units, target, threads, deadline));
+  std::vector<std::span<const char>> objects;
+  for (const ObjectCode &object : compiled) objects.emplace_back(object.bytes);
+  for (const auto &[name, object] : parts.objects) objects.push_back(object);
+  LATHE_TRY(CodeImage image, link_image(objects));
+  for (const Unit &unit : parts.units) image.compiled += unit.functions.size();
+  return image;
+}
+
+namespace {
+
+// Register tiles of the specs' forms, with fewer pixels: as many as any spec has, down to one unit.
+std::vector<KernelSpec> smaller_tiles(std::span<const KernelSpec> specs, const Target &target) {
+  std::map<std::string, ConvSpec> forms; // by their names, the largest
+  auto add = [&](const auto &self, const ConvSpec &spec) -> void {
+    ConvSpec form = spec;
+    form.smaller_tile = false;
+    form.prologue = Prologue::none;
+    form.gathered = 0;
+    form.pre.clear();
+    form.source.clear();
+    form.pool.reset();
+    ConvSpec any = form;
+    any.tile_pixels = any.vector_pixels;
+    ConvSpec &largest = forms.emplace(kernel_name(any, target), form).first->second;
+    largest.tile_pixels = std::max(largest.tile_pixels, form.tile_pixels);
+    for (const ConvSpec &source : spec.source) self(self, source);
+  };
+  for (const KernelSpec &spec : specs)
+    if (auto *conv = std::get_if<ConvSpec>(&spec)) add(add, *conv);
+  std::vector<KernelSpec> tiles;
+  for (auto &[name, form] : forms)
+    for (ConvSpec tile = form; tile.tile_pixels > 0; tile.tile_pixels -= tile.vector_pixels)
+      tiles.emplace_back(tile);
+  return tiles;
+}
+
+// The names of the functions that one refers to.
+std::vector<std::string> references(const llvm::Function &function) {
+  std::set<std::string> names;
+  for (const llvm::BasicBlock &block : function)
+    for (const llvm::Instruction &instruction : block)
+      for (const llvm::Value *operand : instruction.operands())
+        if (auto *other = llvm::dyn_cast<llvm::Function>(operand))
+          if (!other->isIntrinsic()) names.insert(other->getName().str());
+  return {names.begin(), names.end()};
+}
+
+} // namespace
+
+Result<std::string> compile_archive(std::span<const KernelSpec> specs, const Target &target,
+                                    int threads) {
+  std::vector<KernelSpec> all(specs.begin(), specs.end());
+  const std::vector<KernelSpec> tiles = smaller_tiles(specs, target);
+  all.insert(all.end(), tiles.begin(), tiles.end());
+  std::vector<Unit> units; // a function each
+  std::vector<std::vector<std::string>> calls;
+  std::set<std::string> known;
+  for (size_t i = specs.size(); i < all.size(); ++i) known.insert(kernel_name(all[i], target));
+  for (const KernelSpec &spec : specs) known.erase(kernel_name(spec, target));
+  llvm::LLVMContext context;
+  llvm::Module module("archive", context);
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!module.getFunction(kernel_name(all[i], target))) fill(module, all[i], target);
+    for (const llvm::Function &function : module) {
+      std::string name = function.getName().str();
+      if (function.isDeclaration() || !known.insert(name).second) continue;
+      units.push_back({.specs = {i}, .functions = {name}});
+      calls.push_back(references(function));
+    }
+  }
+  LATHE_TRY(const std::vector<ObjectCode> objects,
+            compile_units(all, units, target, threads, Deadline()));
+  std::string archive;
+  for (size_t i = 0; i < units.size(); ++i)
+    archive += encode({.name = *units[i].functions.begin(),
+                       .calls = {calls[i].begin(), calls[i].end()},
+                       .object = objects[i].bytes});
+  return archive;
 }
 
 Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Target &target,

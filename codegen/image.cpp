@@ -96,8 +96,8 @@ std::unexpected<Error> link_error(std::string detail) {
 
 using Graph = jitlink::LinkGraph;
 
-Result<std::unique_ptr<Graph>> graph_of(const ObjectCode &object) {
-  const llvm::MemoryBufferRef buffer({object.bytes.data(), object.bytes.size()}, "kernels");
+Result<std::unique_ptr<Graph>> graph_of(std::span<const char> object) {
+  const llvm::MemoryBufferRef buffer({object.data(), object.size()}, "kernels");
   auto graph = jitlink::createLinkGraphFromObject(buffer);
   if (!graph) return link_error(llvm::toString(graph.takeError()));
   return std::move(*graph);
@@ -165,7 +165,7 @@ void resolve(Graph &graph) {
   for (jitlink::Symbol *symbol : resolved) graph.removeExternalSymbol(*symbol);
 }
 
-Result<CodeImage> link_at(std::span<const ObjectCode> objects, uint64_t base) {
+Result<CodeImage> link_at(std::span<const std::span<const char>> objects, uint64_t base) {
   CodeImage image;
   if (objects.empty()) return image;
   LATHE_TRY(std::unique_ptr<Graph> all, graph_of(objects.front()));
@@ -183,7 +183,7 @@ Result<CodeImage> link_at(std::span<const ObjectCode> objects, uint64_t base) {
 
 } // namespace
 
-Result<CodeImage> link_image(std::span<const ObjectCode> objects) {
+Result<CodeImage> link_image(std::span<const std::span<const char>> objects) {
   LATHE_TRY(CodeImage image, link_at(objects, page));
   // Whatever is not relative within the image differs elsewhere.
   LATHE_TRY(const CodeImage elsewhere, link_at(objects, (uint64_t{1} << 40) + page));

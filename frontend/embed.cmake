@@ -1,5 +1,5 @@
-# Writes a C++ file that contains the files of models/ byte by byte, by the assembler's .incbin.
-# Usage: cmake -DOUTPUT=... "-DFILES=a;b" -P embed.cmake
+# Writes a C++ file that contains files byte by byte, by the assembler's .incbin, as a table NAME.
+# Usage: cmake -DOUTPUT=... -DNAME=... "-DFILES=a;b" -P embed.cmake
 set(assembly "")
 set(table "")
 set(declarations "")
@@ -30,7 +30,7 @@ struct EmbeddedFile {
 };
 static const EmbeddedFile files[] = {
 ${table}};
-extern const std::span<const EmbeddedFile> embedded_files;
-const std::span<const EmbeddedFile> embedded_files{files};
+extern const std::span<const EmbeddedFile> ${NAME};
+const std::span<const EmbeddedFile> ${NAME}{files};
 } // namespace lathe::core
 ")

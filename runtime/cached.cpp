@@ -4,6 +4,7 @@
 #include "frontend/mapped_file.h"
 #include "ir/evaluate.h"
 #include "ir/threads.h"
+#include "runtime/prebuilt.h"
 
 #include <bit>
 #include <charconv>
@@ -192,14 +193,15 @@ void store(const Cache &cache, const CacheKey &key, std::string_view description
 Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> specs,
                                const Target &target, int threads, const Deadline &deadline,
                                CacheLookup &lookup) {
-  if (!cache) return compile_image(specs, target, threads, deadline);
+  const CodeArchive &prebuilt = prebuilt_code();
+  if (!cache) return compile_image(specs, target, threads, deadline, &prebuilt);
   const CacheKey key = code_key(specs, target);
   if (auto content = find(*cache, key, threads, lookup))
     if (auto image = decode_image(content->bytes())) {
       lookup.found = true;
       return std::move(*image);
     }
-  LATHE_TRY(CodeImage image, compile_image(specs, target, threads, deadline));
+  LATHE_TRY(CodeImage image, compile_image(specs, target, threads, deadline, &prebuilt));
   const std::string content = encode(image);
   store(*cache, key, fmt::format("{} kernels for {}", specs.size(), target.name),
         std::as_bytes(std::span(content)), threads, lookup);

@@ -319,7 +319,8 @@ std::vector<Tensor> run_library(const Graph &graph, const Plan &plan, std::vecto
                          .own_weights = weights->bytes};
   auto object = compile_library(library);
   REQUIRE_MESSAGE(object, to_string(object.error()));
-  auto image = link_image({&*object, 1});
+  const std::span<const char> code_bytes(object->bytes);
+  auto image = link_image({&code_bytes, 1});
   REQUIRE_MESSAGE(image, to_string(image.error()));
   auto code = LoadedCode::load(*image);
   REQUIRE_MESSAGE(code, to_string(code.error()));
