@@ -27,22 +27,35 @@ std::vector<Target> machines(const Target &target) {
   return all;
 }
 
-// Layers of networks with depthwise and grouped convolutions, of which none is bundled.
+// Networks with depthwise and grouped convolutions, of which none is bundled: blocks as MobileNets
+// and ResNeXts have them.
 Result<std::vector<Graph>> heirs() {
+  constexpr const char *text = R"(network heir {{
+  input image 3x112x112
+  conv {c} 3x3 stride 2 pad 1; {f}
+  conv {c} 3x3 pad 1 groups {c}; {f}
+  conv {c} 1x1
+  add {{ {{ conv {wide} 1x1; {f}; conv {wide} 3x3 pad 1 groups {wide}; {f}; conv {c} 1x1 }} {{ }} }}
+  conv {wide} 1x1; {f}
+  conv {wide} 3x3 stride 2 pad 1 groups {wide}; {f}
+  conv {c} 1x1
+  conv 256 1x1; {f}
+  conv 256 3x3 pad 1 groups {groups}; {f}
+  conv 256 3x3 stride 2 pad 1 groups {groups}; {f}
+  conv {wide} 1x1; {f}
+  conv {wide} 3x3 stride 2 pad 1 groups {wide}; {f}
+  conv 1280 1x1; {f}
+  global_avgpool
+}}
+)";
   std::vector<Graph> graphs;
   for (const char *function : {"relu", "relu6"})
-    for (int channels : {16, 24, 32, 48, 144}) {
-      std::string text = fmt::format("network heir {{\ninput image 3x56x56\n"
-                                     "conv {0} 3x3 stride 2 pad 1; {1}\n",
-                                     channels, function);
-      for (int group : {1, 2, 4, 8})
-        for (int stride : {1, 2})
-          text += fmt::format("conv {0} 3x3 stride {1} pad 1 groups {2}; {3}\n", channels, stride,
-                              channels / group, function);
-      text += fmt::format("conv {0} 1x1\nadd {{ {{ conv {0} 1x1 }} {{ }} }}\nconv {0} 1x1; {1}\n"
-                          "global_avgpool\nflatten\ndense 10\n}}\n",
-                          channels, function);
-      LATHE_TRY(graphs.emplace_back(), parse_net(text, "heir.net"));
+    for (auto [channels, group] : {std::pair{16, 2}, {24, 4}, {32, 8}, {48, 16}, {64, 4}}) {
+      using namespace fmt::literals;
+      LATHE_TRY(graphs.emplace_back(),
+                parse_net(fmt::format(text, "c"_a = channels, "wide"_a = 6 * channels,
+                                      "groups"_a = 256 / group, "f"_a = function),
+                          "heir.net"));
     }
   return graphs;
 }
