@@ -57,12 +57,12 @@ int64_t cache_bytes(int level, int64_t otherwise) {
 }
 
 // How fast one core of a shared machine is, by LLVM's name of the CPU, so that plans are the same
-// on all machines of a kind. Measured on a Zen 4 and an Emerald Rapids; for Zen 5 as in the notes
-// of those who had one; other server CPUs of Intel's are taken to be alike, all others for a Zen 4.
+// on all machines of a kind. Measured on a Zen 4, a Zen 5 and an Emerald Rapids; other server CPUs
+// of Intel's are taken to be alike, all others for a Zen 4.
 struct Speed {
   double gflops, l3_gbs, memory_gbs;
 };
-constexpr Speed zen4{118, 52, 23}, zen5{225, 96, 30}, emerald_rapids{179, 30, 15};
+constexpr Speed zen4{118, 52, 23}, zen5{262, 105, 40}, emerald_rapids{179, 30, 15};
 
 Speed speed_of(llvm::StringRef cpu) {
   if (cpu == "znver5") return zen5;

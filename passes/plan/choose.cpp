@@ -5,9 +5,7 @@
 #include <fmt/format.h>
 
 namespace lathe::core {
-namespace {
 
-// What may replace the direct algorithm.
 std::vector<Winograd> alternatives(const Conv &op) {
   if (op.stride != Size2{} || op.dilation != Size2{}) return {};
   std::vector<Winograd> result;
@@ -24,6 +22,8 @@ std::vector<Winograd> alternatives(const Conv &op) {
     }
   return result;
 }
+
+namespace {
 
 // Whether its kernel computes no other convolution.
 bool stands_alone(const Graph &graph, const Schedule &schedule, size_t n) {

@@ -174,6 +174,8 @@ std::vector<int64_t> block_sizes(int64_t rows, int64_t fewest);
 // Rows of tiles that a task should take.
 int64_t winograd_block(const ConvShape &shape, const Winograd &winograd, const Target &target);
 
+// What may replace the direct algorithm.
+std::vector<Winograd> alternatives(const Conv &op);
 // Per node.
 std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedule,
                                       const Target &target, const PlanOptions &options);

@@ -43,7 +43,9 @@ const Conv *feeding_convolution(const Graph &graph, const Uses &uses, size_t n) 
 // Whether a pool's windows share few enough rows for a block to compute them again, and lie in a
 // cache together with what the convolution reads for them.
 bool pools_by_blocks(const Graph &graph, const Pool &pool, const Node &convolution,
-                     const Conv &conv) {
+                     const Conv &conv, const PlanOptions &options) {
+  // Rows of Winograd's tiles that blocks have in common are too many.
+  if (pool.kernel.h > pool.stride.h && !options.strict && !alternatives(conv).empty()) return false;
   constexpr double most_bytes = 1 << 20, panel = 32;
   const Shape &x = graph.shape(convolution.inputs[0]), &y = graph.shape(convolution.outputs[0]);
   const int64_t rows = reach(pool.kernel.h, pool.dilation.h);
@@ -65,7 +67,8 @@ void join_convolutions(const Graph &graph, const Uses &uses, const PlanOptions &
     if (!pools && !chains) continue;
     const Conv *before = feeding_convolution(graph, uses, n);
     const int p = uses.producer[node.inputs[0]];
-    if (!before || (pools && !pools_by_blocks(graph, *pool, graph.nodes[size_t(p)], *before)))
+    if (!before ||
+        (pools && !pools_by_blocks(graph, *pool, graph.nodes[size_t(p)], *before, options)))
       continue;
     schedule.previous[n] = p;
     schedule.reader[size_t(p)] = int(n);
