@@ -306,8 +306,11 @@ private:
     const bool chained = r_.stages.size() > 1;
     const ConvShape shape = conv_shape(*r_.stages[0].op, stages_[0].x, stages_[0].y, target_);
     const double most = (chained ? 0.25 : 4) * double(target_.l2_bytes);
+    // Half as many do where neighbours compute rows twice.
+    const bool overlap = r_.pool && conv_rows(1) > r_.pool->stride.h;
+    const int64_t fewest = fewest_blocks(shape, rows(), fewest_rows, target_);
     double least = block_cost(block_rows_);
-    for (int64_t block : block_sizes(rows(), fewest_blocks(shape, rows(), fewest_rows, target_))) {
+    for (int64_t block : block_sizes(rows(), overlap ? ceil_div(fewest, 2) : fewest)) {
       if (bytes_of(block) > most && (stages_[0].scratch || r_.pool)) continue;
       if (!chained && block_cost(block) >= least) continue;
       least = block_cost(block);
