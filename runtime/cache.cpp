@@ -110,16 +110,16 @@ bool has_name(int file) {
 // holds it, and only while it has its name.
 bool lock(int file) { return flock(file, LOCK_EX | LOCK_NB) == 0 && has_name(file); }
 
-// A new file, locked; none (-1) where another process is writing it.
+// A new file, locked; none (-1) where another process is writing it. Before it is locked, whoever
+// looks for what dead writers left may take it for that, for a moment, and remove it.
 int create_partial(int folder, const std::string &name) {
-  for (int attempt = 0; attempt < 2; ++attempt) {
+  for (int attempt = 0; attempt < 8; ++attempt) {
     const int file =
         openat(folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file >= 0) {
-      if (lock(file)) return file;
+      if (flock(file, LOCK_EX) == 0 && has_name(file)) return file;
       close(file);
-      errno = EWOULDBLOCK;
-      return -1;
+      continue;
     }
     if (errno != EEXIST) return -1;
     const Descriptor old(
