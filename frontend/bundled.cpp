@@ -1,5 +1,6 @@
 #include "frontend/bundled.h"
 
+#include "frontend/embedded.h"
 #include "frontend/suggest.h"
 #include "frontend/weights.h"
 
@@ -8,13 +9,6 @@
 #include <fmt/format.h>
 
 namespace lathe::core {
-
-// Written by embed.cmake from models/.
-struct EmbeddedFile {
-  std::string_view name;
-  const std::byte *begin, *end;
-};
-extern const std::span<const EmbeddedFile> embedded_files;
 
 std::span<const std::byte> bundled_file(std::string_view name) {
   auto found = std::ranges::find(embedded_files, name, &EmbeddedFile::name);

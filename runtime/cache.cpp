@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
+#include <mutex>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -110,16 +111,16 @@ bool has_name(int file) {
 // holds it, and only while it has its name.
 bool lock(int file) { return flock(file, LOCK_EX | LOCK_NB) == 0 && has_name(file); }
 
-// A new file, locked; none (-1) where another process is writing it. Before it is locked, whoever
-// looks for what dead writers left may take it for that, for a moment, and remove it.
+// A new file, locked; none (-1) where another process is writing it.
 int create_partial(int folder, const std::string &name) {
-  for (int attempt = 0; attempt < 8; ++attempt) {
+  for (int attempt = 0; attempt < 2; ++attempt) {
     const int file =
         openat(folder, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file >= 0) {
-      if (flock(file, LOCK_EX) == 0 && has_name(file)) return file;
+      if (lock(file)) return file;
       close(file);
-      continue;
+      errno = EWOULDBLOCK;
+      return -1;
     }
     if (errno != EEXIST) return -1;
     const Descriptor old(
@@ -263,8 +264,6 @@ Result<void> Cache::store(const CacheKey &key, std::string_view description,
                       .expected = fmt::format("at most {} bytes", options_.limit_bytes),
                       .found = fmt::format("{} bytes", bytes)});
   if (exceeds_file_size_limit(bytes)) return refuse(entry, "larger than files may be");
-  remove_leftovers();
-  make_room(int64_t(bytes));
 
   Head head;
   head.bytes = content.size();
@@ -273,7 +272,7 @@ Result<void> Cache::store(const CacheKey &key, std::string_view description,
   head.content = content_hash(content, threads);
   head.head = head.own_hash();
 
-  const Descriptor file(create_partial(folder_, partial));
+  const Descriptor file(begin_entry(partial, int64_t(bytes)));
   if (file.number < 0) {
     if (errno == EWOULDBLOCK) return {};
     return refuse(entry, "cannot write: " + reason());
@@ -285,6 +284,17 @@ Result<void> Cache::store(const CacheKey &key, std::string_view description,
   auto error = refuse(entry, "cannot write: " + reason());
   unlinkat(folder_, partial.c_str(), 0);
   return error;
+}
+
+// Room for so many bytes, and the file to write them to; as create_partial. Code and weights are
+// often stored at the same moment: between its making and its lock, a file of the other thread
+// would look like what a dead writer left.
+int Cache::begin_entry(const std::string &partial, int64_t bytes) const {
+  static std::mutex one_at_a_time;
+  const std::lock_guard guard(one_at_a_time);
+  remove_leftovers();
+  make_room(bytes);
+  return create_partial(folder_, partial);
 }
 
 // Ours, by their names; `partial`: those that are being written instead.

@@ -73,6 +73,7 @@ private:
   std::vector<std::string> names(bool partial) const;
   Result<Content> read(const std::string &entry, bool whole, std::string *description,
                        int threads) const;
+  int begin_entry(const std::string &partial, int64_t bytes) const;
   void remove_leftovers() const;
   void make_room(int64_t bytes) const;
 

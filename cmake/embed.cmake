@@ -14,23 +14,16 @@ foreach(file ${FILES})
   math(EXPR index "${index} + 1")
 endforeach()
 file(WRITE ${OUTPUT}
-"// Written by frontend/embed.cmake.
-#include <cstddef>
-#include <span>
-#include <string_view>
+"// Written by cmake/embed.cmake.
+#include \"frontend/embedded.h\"
 
 asm(\".pushsection .rodata\\n\"
 ${assembly}    \".popsection\\n\");
 
 namespace lathe::core {
 ${declarations}
-struct EmbeddedFile {
-  std::string_view name;
-  const std::byte *begin, *end;
-};
 static const EmbeddedFile files[] = {
 ${table}};
-extern const std::span<const EmbeddedFile> ${NAME};
 const std::span<const EmbeddedFile> ${NAME}{files};
 } // namespace lathe::core
 ")
