@@ -29,15 +29,12 @@ struct Rows {
 class StageTable {
 public:
   enum Entry {
-    large_tile,
-    small_tile,
     large_pixels,
     small_pixels,
     panel_lanes,
     entries,
     // By Winograd, further:
     transform = entries,
-    transform_back,
     outputs_h,
     outputs_w,
     points, // of both dimensions
@@ -45,38 +42,39 @@ public:
     transform_filters, // where they are made from taps
     winograd_entries
   };
-  static int entries_of(const ConvSpec &spec) { return spec.winograd ? winograd_entries : entries; }
+  // Behind them, of all panels but a group's last one, then of that one:
+  enum PanelEntry { large_tile, small_tile, lanes, transform_back, panel_entries };
 
-  StageTable(IrValue table, int first_entry) : table_(table), first_(first_entry) {}
-  IrValue address(Emitter &e, Entry entry) const { return load(e, e.ptr, entry); }
-  IrValue number(Emitter &e, Entry entry) const { return load(e, e.i64, entry); }
+  StageTable(IrValue table, const ConvSpec &spec, int first_entry)
+      : table_(table), first_(first_entry),
+        first_panel_(first_entry + (spec.winograd ? int(winograd_entries) : int(entries))) {}
+  int end_of_entries() const { return first_panel_ + 2 * panel_entries; }
+  IrValue address(Emitter &e, Entry entry) const { return load(e, e.ptr, first_ + entry); }
+  IrValue number(Emitter &e, Entry entry) const { return load(e, e.i64, first_ + entry); }
+
+  // What it says of one panel.
+  class Panel {
+  public:
+    Panel(IrValue place) : place_(place) {}
+    IrValue address(Emitter &e, PanelEntry entry) const { return load_at(e, e.ptr, place_, entry); }
+    IrValue number(Emitter &e, PanelEntry entry) const { return load_at(e, e.i64, place_, entry); }
+
+  private:
+    IrValue place_;
+  };
+  Panel panel(Emitter &e, IrValue is_last) const {
+    IrValue number = e.ir.CreateSelect(is_last, e.constant(first_panel_ + panel_entries),
+                                       e.constant(first_panel_));
+    return {e.offset(table_, e.mul(number, e.constant(8)))};
+  }
 
   // Of the spec and its sources, on the stack of `e`.
   static IrValue make(Emitter &e, const ConvSpec &spec) {
     IrValues values;
     for (const ConvSpec *s = &spec; s; s = s->source.empty() ? nullptr : s->source.data()) {
-      const TileUse use = !s->winograd             ? TileUse::result
-                          : s->winograd->from_taps ? TileUse::part
-                                                   : TileUse::product;
-      auto tile = [&](int64_t pixels) {
-        return tile_function(e.module, e.target, *s, pixels, use);
-      };
-      llvm::Function *large = tile(s->tile_pixels);
-      const int64_t small_pixels = s->tile_pixels - s->vector_pixels;
-      values.insert(values.end(),
-                    {large, s->smaller_tile ? tile(small_pixels) : large,
-                     e.constant(s->tile_pixels), e.constant(small_pixels), e.constant(s->panel())});
-      if (!s->winograd) continue;
-      const Size2 outputs = s->winograd->outputs, points = s->winograd->points();
-      values.insert(values.end(),
-                    {WinogradInput::function(e.module, e.target, points),
-                     WinogradOutput::function(e.module, e.target, *s), e.constant(outputs.h),
-                     e.constant(outputs.w), e.constant(points.h * points.w), e.constant(points.w)});
-      if (s->winograd->from_taps)
-        values.push_back(
-            WinogradFilters::function(e.module, with_lanes(e.target, s->lanes), *s->winograd));
-      else
-        values.push_back(e.constant(0));
+      add_stage(e, *s, values);
+      add_panel(e, *s, values);
+      add_panel(e, s->of_last_panel(), values);
     }
     IrValue table = e.local(llvm::ArrayType::get(e.i64, values.size()));
     for (size_t i = 0; i < values.size(); ++i)
@@ -85,11 +83,39 @@ public:
   }
 
 private:
-  IrValue load(Emitter &e, llvm::Type *type, Entry entry) const {
-    return e.load_invariant(type, e.offset(table_, int64_t(first_ + entry) * 8));
+  static int64_t small_tile_pixels(const ConvSpec &s) { return s.tile_pixels - s.vector_pixels; }
+
+  static void add_stage(Emitter &e, const ConvSpec &s, IrValues &values) {
+    values.insert(values.end(), {e.constant(s.tile_pixels), e.constant(small_tile_pixels(s)),
+                                 e.constant(s.panel())});
+    if (!s.winograd) return;
+    const Size2 outputs = s.winograd->outputs, points = s.winograd->points();
+    const Target vectors = with_lanes(e.target, s.lanes);
+    IrValue filters = e.constant(0);
+    if (s.winograd->from_taps) filters = WinogradFilters::function(e.module, vectors, *s.winograd);
+    values.insert(values.end(), {WinogradInput::function(e.module, e.target, points),
+                                 e.constant(outputs.h), e.constant(outputs.w),
+                                 e.constant(points.h * points.w), e.constant(points.w), filters});
+  }
+  static void add_panel(Emitter &e, const ConvSpec &s, IrValues &values) {
+    const TileUse use = !s.winograd             ? TileUse::result
+                        : s.winograd->from_taps ? TileUse::part
+                                                : TileUse::product;
+    auto tile = [&](int64_t pixels) { return tile_function(e.module, e.target, s, pixels, use); };
+    llvm::Function *large = tile(s.tile_pixels);
+    IrValue back = e.constant(0);
+    if (s.winograd) back = WinogradOutput::function(e.module, e.target, s);
+    values.insert(values.end(), {large, s.smaller_tile ? tile(small_tile_pixels(s)) : large,
+                                 e.constant(s.panel()), back});
+  }
+  static IrValue load_at(Emitter &e, llvm::Type *type, IrValue table, int entry) {
+    return e.load_invariant(type, e.offset(table, int64_t(entry) * 8));
+  }
+  IrValue load(Emitter &e, llvm::Type *type, int entry) const {
+    return load_at(e, type, table_, entry);
   }
   IrValue table_;
-  int first_;
+  int first_, first_panel_;
 };
 
 // The spec without what the table says, and what only tiles know: equal for kernels that share
@@ -100,6 +126,7 @@ ConvSpec loops_of(const ConvSpec &spec) {
   loops.vector_pixels = loops.step = 1;
   loops.smaller_tile = loops.masked = false;
   loops.group_channels = 0;
+  loops.last = {};
   if (loops.winograd) loops.winograd = Winograd{.from_taps = spec.winograd->from_taps};
   loops.post.assign(operands_of(spec.post), FusedOp{Binary{}});
   for (ConvSpec &source : loops.source) source = loops_of(source);
@@ -112,12 +139,12 @@ public:
   // Its entries of the table, operands and parameters begin at these numbers; those of its source
   // follow.
   Stage(const ConvSpec &spec, IrValue table, int first_entry, int first_operand, int first_param)
-      : spec_(spec), table_(table, first_entry), arguments_{spec, first_operand, first_param},
+      : spec_(spec), table_(table, spec, first_entry), arguments_{spec, first_operand, first_param},
         extra_(operands_of(spec.post)) {
     if (spec_.prologue == Prologue::convolve)
-      source_ = std::make_unique<Stage>(
-          spec.source[0], table, first_entry + StageTable::entries_of(spec),
-          first_operand + int(spec.stage_operands()), first_param + int(spec.stage_params()));
+      source_ = std::make_unique<Stage>(spec.source[0], table, table_.end_of_entries(),
+                                        first_operand + int(spec.stage_operands()),
+                                        first_param + int(spec.stage_params()));
   }
   int end_of_operands() const { // of the whole chain, before its input
     return source_ ? source_->end_of_operands()
@@ -163,15 +190,18 @@ public:
 
   // One panel of the result's rows; `prepare` has been there.
   void panel(Emitter &e, const Place &at, IrValue panel, const Rows &rows) const {
-    IrValue lanes = panel_lanes(e), panel_bytes = e.mul(lanes, e.constant(4));
-    IrValue panel_index = e.add(e.mul(at.group, param(e, C::stage_panels)), panel);
-    IrValue channel_bytes = e.mul(panel, panel_bytes);
+    IrValue lanes = panel_lanes(e), channel_bytes = e.mul(panel, e.mul(lanes, e.constant(4)));
+    auto of_panel = [&](IrValue base, C::StageParam group, IrValue bytes) {
+      return e.offset(base, e.add(e.mul(at.group, param(e, group)), bytes));
+    };
     TileArguments a{};
-    a.weights = e.offset(operand(e, C::weights), e.mul(panel_index, param(e, C::weight_panel)));
-    a.bias = spec_.bias ? e.offset(operand(e, C::first_vector), e.mul(panel_index, panel_bytes))
+    a.weights =
+        of_panel(operand(e, C::weights), C::weight_group, e.mul(panel, param(e, C::weight_panel)));
+    a.bias = spec_.bias ? of_panel(operand(e, C::first_vector), C::bias_group, channel_bytes)
                         : static_cast<IrValue>(
                               llvm::ConstantPointerNull::get(llvm::cast<llvm::PointerType>(e.ptr)));
     a.live_channels = e.sub(channels(e, at), e.mul(panel, lanes));
+    const StageTable::Panel own = table_.panel(e, e.ir.CreateICmpSLT(a.live_channels, lanes));
     a.pixel_step = param(e, C::src_pixel_step);
     a.tap_rows = param(e, C::tap_rows);
     a.tap_row_pitch = param(e, C::tap_row_pitch);
@@ -191,7 +221,8 @@ public:
           e.add(e.add(e.mul(at.image, param(e, pitches)), e.mul(at.group, param(e, pitches + 3))),
                 channel_bytes)));
     }
-    if (spec_.winograd) return winograd_panel(e, a, rows, e.offset(rows.to, channel_bytes), post);
+    if (spec_.winograd)
+      return winograd_panel(e, own, a, rows, e.offset(rows.to, channel_bytes), post);
     IrValue source = first_source(e, at, rows.first);
     e.loop(rows.count, [&](IrValue r) {
       IrValue row = e.add(rows.first, r);
@@ -202,7 +233,7 @@ public:
         row_arguments.out = e.offset(e.offset(rows.to, channel_bytes), e.mul(r, rows.row_pitch));
         for (size_t i = 0; i < extra_; ++i)
           row_arguments.post.push_back(e.offset(post[i], e.mul(row, post_row_pitch(e, i))));
-        tile_row(e).emit(e, row_arguments);
+        tile_row(e, own).emit(e, row_arguments);
       };
       if (!rows.may_be_outside) return compute();
       e.when(e.ir.CreateICmpULT(row, param(e, C::stage_rows)), compute); // negative ones are huge
@@ -219,9 +250,9 @@ private:
   IrValue param(Emitter &e, int index) const { return arguments_.param(e, index); }
   IrValue operand(Emitter &e, int index) const { return arguments_.operand(e, index); }
   IrValue scratch(Emitter &e) const { return arguments_.scratch(e); }
-  TileRow tile_row(Emitter &e, IrValue end = nullptr) const {
-    return {table_.address(e, StageTable::large_tile),
-            table_.address(e, StageTable::small_tile),
+  TileRow tile_row(Emitter &e, const StageTable::Panel &panel, IrValue end = nullptr) const {
+    return {panel.address(e, StageTable::large_tile),
+            panel.address(e, StageTable::small_tile),
             table_.number(e, StageTable::large_pixels),
             table_.number(e, StageTable::small_pixels),
             param(e, C::large_tiles),
@@ -279,8 +310,9 @@ private:
   // The products of `points` points from number `first` on, over `all.depth` channels. Source and
   // result of `all` are those of point 0, weights those of the first, so many bytes apart, fetched
   // ones for point 0.
-  void products_of_points(Emitter &e, const TileArguments &all, IrValue tile_count, IrValue first,
-                          IrValue points, IrValue weights_point) const {
+  void products_of_points(Emitter &e, const StageTable::Panel &panel, const TileArguments &all,
+                          IrValue tile_count, IrValue first, IrValue points,
+                          IrValue weights_point) const {
     e.loop(points, [&](IrValue number) {
       IrValue point = e.add(first, number);
       TileArguments p = all;
@@ -288,44 +320,50 @@ private:
       p.source = e.offset(all.source, e.mul(point, winograd_param(e, C::transformed_point)));
       p.weights = e.offset(all.weights, e.mul(number, weights_point));
       p.out = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
-      tile_row(e, tile_count).emit(e, p);
+      tile_row(e, panel, tile_count).emit(e, p);
     });
   }
 
   // The same with weights that are taps: of some channels at a time they become points in scratch,
   // row by row, and their products are added to those of the channels before.
-  void products_from_taps(Emitter &e, const TileArguments &all, IrValue tile_count) const {
+  void products_from_taps(Emitter &e, const StageTable::Panel &panel, const TileArguments &all,
+                          IrValue tile_count) const {
     IrValue panel_bytes = all.out_pixel;
     e.loop(table_.number(e, StageTable::points), [&](IrValue point) {
       IrValue to = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
-      e.for_lanes(e.mul(tile_count, panel_lanes(e)), [&](IrValue first, IrValue mask) {
-        e.store(e.zero(e.vector()), e.offset(to, e.mul(first, e.constant(4))), mask);
-      });
+      e.for_lanes(e.mul(tile_count, panel.number(e, StageTable::lanes)),
+                  [&](IrValue first, IrValue mask) {
+                    e.store(e.zero(e.vector()), e.offset(to, e.mul(first, e.constant(4))), mask);
+                  });
     });
     IrValue filters = e.offset(e.scratch, winograd_param(e, C::filters_at));
     IrValue filters_point = winograd_param(e, C::filters_point);
-    IrValue channel_bytes = e.div(param(e, C::weight_panel), all.depth);
+    // The group's bytes for a channel are those of its lanes' taps.
+    IrValue taps = e.div(param(e, C::weight_group), e.mul(all.depth, param(e, C::bias_group)));
+    IrValue channel_bytes = e.mul(taps, panel_bytes);
     IrValue at_once = winograd_param(e, C::filter_channels);
     e.loop(e.constant(0), all.depth, at_once, [&](IrValue first) {
       TileArguments some = all;
       some.depth = e.minimum(at_once, e.sub(all.depth, first));
       some.source = e.offset(all.source, e.mul(first, e.constant(4)));
       some.weights = filters;
-      IrValue taps = e.offset(all.weights, e.mul(first, channel_bytes));
-      some.fetch = e.offset(taps, param(e, C::fetch_ahead));
+      IrValue filter = e.offset(all.weights, e.mul(first, channel_bytes));
+      some.fetch = e.offset(filter, param(e, C::fetch_ahead));
       IrValue points_w = table_.number(e, StageTable::points_w);
       e.loop(e.div(table_.number(e, StageTable::points), points_w), [&](IrValue row) {
-        const WinogradFilters transform{taps, filters, row, filters_point, panel_bytes, some.depth};
+        const WinogradFilters transform{filter,        filters,     row,
+                                        filters_point, panel_bytes, some.depth};
         transform.call(e, table_.address(e, StageTable::transform_filters));
-        products_of_points(e, some, tile_count, e.mul(row, points_w), points_w, filters_point);
+        products_of_points(e, panel, some, tile_count, e.mul(row, points_w), points_w,
+                           filters_point);
       });
     });
   }
 
   // The panel's products for every point, and back: the wanted rows of the result, `to` being the
   // place of the first of them, `post` that of row 0 of the picture.
-  void winograd_panel(Emitter &e, TileArguments a, const Rows &rows, IrValue to,
-                      const IrValues &post) const {
+  void winograd_panel(Emitter &e, const StageTable::Panel &panel, TileArguments a, const Rows &rows,
+                      IrValue to, const IrValues &post) const {
     IrValue first_tile = tile_row_of(e, rows.first);
     IrValue cols = winograd_param(e, C::tile_cols);
     IrValue tile_count = e.mul(tile_rows(e, first_tile), cols);
@@ -335,13 +373,13 @@ private:
     p.source = e.offset(e.scratch, winograd_param(e, C::transformed_at));
     p.out = products;
     p.pixel_step = winograd_param(e, C::transformed_tile);
-    p.out_pixel = e.mul(panel_lanes(e), e.constant(4));
+    p.out_pixel = e.mul(panel.number(e, StageTable::lanes), e.constant(4));
     p.post_pixel.clear();
     if (spec_.winograd->from_taps)
-      products_from_taps(e, p, tile_count);
+      products_from_taps(e, panel, p, tile_count);
     else
-      products_of_points(e, p, tile_count, e.constant(0), table_.number(e, StageTable::points),
-                         e.mul(a.depth, p.out_pixel));
+      products_of_points(e, panel, p, tile_count, e.constant(0),
+                         table_.number(e, StageTable::points), e.mul(a.depth, p.out_pixel));
     e.loop(tile_rows(e, first_tile), [&](IrValue r) {
       IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
       IrValue wanted = e.sub(rows.first, row);                 // from here to the wanted ones
@@ -367,7 +405,7 @@ private:
           w.post_row.push_back(row_pitch);
           w.post_pixel.push_back(pixel_pitch);
         }
-        w.call(e, table_.address(e, StageTable::transform_back));
+        w.call(e, panel.address(e, StageTable::transform_back));
       });
     });
   }

@@ -92,8 +92,9 @@ enum class Prologue : uint8_t {
 // transformed back, height before width; bias. Then `post`; then perhaps a pool, which the conv
 // feeds panel by panel through scratch. Weights: [group][panel][kh][kw][channel][lane]; [point]
 // instead of taps, or [group][panel][channel][kh][kw][lane] if they become points here, rounded at
-// every step of the transform (height before width); panels of `tile_vectors` vectors, zero-filled
-// behind the last channel; bias: [group][panel][lane]; operands of `pre`: [channel].
+// every step of the transform (height before width); panels of `tile_vectors` vectors, a group's
+// last one of no more than it needs, zero-filled behind the last channel; bias:
+// [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
   bool smaller_tile = false; // many and, if set, of `vector_pixels` less
@@ -106,7 +107,13 @@ struct ConvSpec {
   // leave lanes of the target's free, and the source's pixels are one element each.
   int64_t vector_pixels = 1;
   int64_t step = 1;    // products that one step over K adds: of a group's channels, or a row's taps
-  bool masked = false; // the last panel of a group is not full
+  bool masked = false; // the last vector of a panel is not full
+  struct LastPanel {
+    int64_t vectors;
+    bool masked;
+    bool operator==(const LastPanel &) const = default;
+  };
+  std::optional<LastPanel> last = {}; // of a group's panels, where it differs from those before it
   bool bias = false;
   Prologue prologue = Prologue::none;
   int64_t gathered = 0; // by Prologue::gather: how many channels, where they are few
@@ -170,7 +177,9 @@ struct ConvSpec {
     in_pixel,
     in_channel,
     in_group,
-    weight_panel, // bytes per panel
+    weight_panel, // bytes per panel, and per group, of weights and of biases
+    weight_group,
+    bias_group,
     // What is fetched of the weights while others are used, in bytes: how far ahead of them, per
     // row (by Winograd, point), per register tile, per step over K.
     fetch_ahead,
@@ -203,6 +212,11 @@ struct ConvSpec {
   enum PoolParam { pool_at, conv_rows, first_pool_param };
 
   int64_t panel() const { return tile_vectors * lanes; } // output channels
+  ConvSpec of_last_panel() const {
+    ConvSpec spec = *this;
+    if (last) spec.tile_vectors = last->vectors, spec.masked = last->masked;
+    return spec;
+  }
   size_t first_stage_operand() const { return pool_bias + size_t(pool && pool->bias); }
   size_t stage_operands() const {
     return first_vector + bias + operands_of(pre) + operands_of(post);
@@ -377,11 +391,23 @@ struct Kernel {
   Choice choice;                    // of a convolution's algorithm
 };
 
+// How a convolution's output channels lie in packed weights: group by group, in panels of `width`
+// channels, a group's last one of as many vectors as it needs.
+struct Panels {
+  int64_t groups = 1, width = 1, lanes = 1;
+  // With the zeros behind its last channel, a group of so many.
+  int64_t padded(int64_t channels) const { return (channels + lanes - 1) / lanes * lanes; }
+  // Of the panel that begins at one of them.
+  int64_t width_at(int64_t channel, int64_t channels) const {
+    return std::min(width, padded(channels) - channel);
+  }
+  bool operator==(const Panels &) const = default;
+};
 // How a weight lies in memory.
 struct Weight {
   enum class Packing : uint8_t { as_is, conv_panels, conv_bias } packing = Packing::as_is;
   ConstantRef constant;
-  int64_t groups = 1, panel = 1;         // channels per panel
+  Panels panels = {};
   std::optional<Winograd> winograd = {}; // of conv_panels: points instead of taps, or their order
   int64_t bytes = 0;                     // packed: whole cache lines
   std::string name;

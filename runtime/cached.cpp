@@ -71,9 +71,10 @@ CacheKey weights_key(const Plan &plan, int threads) {
     if (lies_in_place(weight)) continue;
     const Winograd none{.outputs = {0, 0}, .kernel = {0, 0}};
     const Winograd winograd = weight.winograd.value_or(none);
-    for (int64_t number : {recipes.number(weight.constant), int64_t(weight.packing), weight.groups,
-                           weight.panel, winograd.outputs.h, winograd.outputs.w, winograd.kernel.h,
-                           winograd.kernel.w, int64_t(winograd.from_taps), weight.bytes})
+    for (int64_t number :
+         {recipes.number(weight.constant), int64_t(weight.packing), weight.panels.groups,
+          weight.panels.width, weight.panels.lanes, winograd.outputs.h, winograd.outputs.w,
+          winograd.kernel.h, winograd.kernel.w, int64_t(winograd.from_taps), weight.bytes})
       key.add(number);
   }
   return key;

@@ -18,22 +18,21 @@ namespace {
 
 // [M][C/groups][kh][kw] -> [group][panel][kh][kw][channel][lane], or, with `taps_inside`,
 // [group][panel][channel][kh][kw][lane]; lanes behind the last channel 0.
-void pack_panels(const Tensor &weight, int64_t groups, int64_t panel, bool taps_inside, float *to) {
+void pack_panels(const Tensor &weight, const Panels &panels, bool taps_inside, float *to) {
   const Shape &s = weight.shape();
-  const int64_t rows = s[0] / groups, channels = s[1], taps = s[2] * s[3];
-  const int64_t panels = (rows + panel - 1) / panel;
+  const int64_t rows = s[0] / panels.groups, channels = s[1], taps = s[2] * s[3];
   const int64_t of_tap = taps_inside ? 1 : channels, of_channel = taps_inside ? taps : 1;
   const float *from = weight.f32().data();
-  for (int64_t g = 0; g < groups; ++g)
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t live = std::min(panel, rows - p * panel);
-      for (int64_t lane = 0; lane < panel; ++lane) {
-        const float *row = from + (g * rows + p * panel + lane) * channels * taps;
+  for (int64_t g = 0; g < panels.groups; ++g)
+    for (int64_t first = 0; first < rows; first += panels.width) {
+      const int64_t width = panels.width_at(first, rows), live = std::min(width, rows - first);
+      for (int64_t lane = 0; lane < width; ++lane) {
+        const float *row = from + (g * rows + first + lane) * channels * taps;
         for (int64_t c = 0; c < channels; ++c)
           for (int64_t t = 0; t < taps; ++t)
-            to[(t * of_tap + c * of_channel) * panel + lane] = lane < live ? row[c * taps + t] : 0;
+            to[(t * of_tap + c * of_channel) * width + lane] = lane < live ? row[c * taps + t] : 0;
       }
-      to += panel * channels * taps;
+      to += width * channels * taps;
     }
 }
 
@@ -56,24 +55,23 @@ LATHE_WIDE void combine(const Matrix &matrix, int64_t i, const double *x, int64_
 }
 
 // The same to [group][panel][point][channel][lane]: every filter g becomes G g G^T.
-void pack_winograd(const Tensor &weight, int64_t groups, int64_t panel, const Winograd &winograd,
+void pack_winograd(const Tensor &weight, const Panels &panels, const Winograd &winograd,
                    float *to) {
   const Shape &s = weight.shape();
-  const int64_t rows = s[0] / groups, channels = s[1], kw = s[3], taps = s[2] * s[3];
-  const int64_t panels = (rows + panel - 1) / panel;
+  const int64_t rows = s[0] / panels.groups, channels = s[1], kw = s[3], taps = s[2] * s[3];
   const Matrix &h = winograd_matrices(winograd.outputs.h, winograd.kernel.h).filter;
   const Matrix &w = winograd_matrices(winograd.outputs.w, winograd.kernel.w).filter;
   const float *from = weight.f32().data();
-  std::vector<double> filters(size_t(taps * panel)), half(size_t(kw * panel)),
-      sum(static_cast<size_t>(panel));
-  for (int64_t g = 0; g < groups; ++g)
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t live = std::min(panel, rows - p * panel);
+  for (int64_t g = 0; g < panels.groups; ++g)
+    for (int64_t first = 0; first < rows; first += panels.width) {
+      const int64_t panel = panels.width_at(first, rows), live = std::min(panel, rows - first);
+      std::vector<double> filters(size_t(taps * panel)), half(size_t(kw * panel)),
+          sum(static_cast<size_t>(panel));
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t lane = 0; lane < live; ++lane)
           for (int64_t t = 0; t < taps; ++t)
             filters[size_t(t * panel + lane)] =
-                double(from[((g * rows + p * panel + lane) * channels + c) * taps + t]);
+                double(from[((g * rows + first + lane) * channels + c) * taps + t]);
         for (int64_t i = 0; i < h.rows; ++i) {
           for (int64_t l = 0; l < kw; ++l)
             combine(h, i, &filters[size_t(l * panel)], kw * panel, panel, &half[size_t(l * panel)]);
@@ -84,16 +82,15 @@ void pack_winograd(const Tensor &weight, int64_t groups, int64_t panel, const Wi
           }
         }
       }
-      std::ranges::fill(filters, 0.0);
       to += panel * channels * h.rows * w.rows;
     }
 }
 
 // [M] -> [group][panel][lane]
-void pack_bias(const Tensor &bias, int64_t groups, int64_t panel, float *to) {
-  const int64_t rows = bias.shape()[0] / groups, padded = (rows + panel - 1) / panel * panel;
-  std::fill_n(to, groups * padded, 0.f);
-  for (int64_t g = 0; g < groups; ++g)
+void pack_bias(const Tensor &bias, const Panels &panels, float *to) {
+  const int64_t rows = bias.shape()[0] / panels.groups, padded = panels.padded(rows);
+  std::fill_n(to, panels.groups * padded, 0.f);
+  for (int64_t g = 0; g < panels.groups; ++g)
     std::copy_n(bias.f32().data() + g * rows, rows, to + g * padded);
 }
 
@@ -105,11 +102,11 @@ Result<void> make_weight(const Weight &weight, std::byte *place) {
   if (weight.packing == Weight::Packing::as_is)
     std::memcpy(place, tensor.raw(), tensor.bytes());
   else if (weight.packing == Weight::Packing::conv_bias)
-    pack_bias(tensor, weight.groups, weight.panel, to);
+    pack_bias(tensor, weight.panels, to);
   else if (weight.winograd && !weight.winograd->from_taps)
-    pack_winograd(tensor, weight.groups, weight.panel, *weight.winograd, to);
+    pack_winograd(tensor, weight.panels, *weight.winograd, to);
   else
-    pack_panels(tensor, weight.groups, weight.panel, weight.winograd.has_value(), to);
+    pack_panels(tensor, weight.panels, weight.winograd.has_value(), to);
   for (const Constant *part : recipe_parts(weight.constant)) // in memory once, packed
     release_pages({part->data.raw(), part->data.bytes()});
   return {};

@@ -6,20 +6,18 @@
 namespace lathe::core {
 namespace {
 
-// A register tile of `pixels`: one step over K, in FMAs. Short ones wait for their own results.
-double step_cost(int64_t pixels, int64_t vectors) {
-  constexpr double latency = 8;
-  return std::max(double(pixels * vectors), latency);
-}
-
-// All register tiles over so many pixels in a row, for one panel of K steps; entering and leaving a
-// tile takes about two steps.
-double product_cost(int64_t pixels, const ConvTile &tile, double depth) {
+// All register tiles over so many pixels in a row, for all panels of so many channels and K steps;
+// entering and leaving a tile takes about two steps.
+double product_cost(int64_t pixels, const ConvTile &tile, int64_t channels, double depth) {
   const RowTiles row = split_row(pixels, tile.pixels);
-  const double rest = double(row.count - row.large);
-  return (depth + 2) * (double(row.large) * step_cost(row.pixels, tile.vectors) +
-                        rest * step_cost(row.pixels - 1, tile.vectors)) +
-         20 * double(row.count);
+  auto panel = [&](int64_t vectors) {
+    const double rest = double(row.count - row.large);
+    return (depth + 2) * (double(row.large) * step_cost(row.pixels, vectors) +
+                          rest * step_cost(row.pixels - 1, vectors)) +
+           20 * double(row.count);
+  };
+  const int64_t vectors = ceil_div(channels, tile.lanes), last = vectors % tile.vectors;
+  return double(vectors / tile.vectors) * panel(tile.vectors) + (last ? panel(last) : 0);
 }
 
 // Vector operations of one transform in one dimension, about, for `points` points.
@@ -40,11 +38,10 @@ double transform_cost(int64_t points) {
 
 double direct_cost(const ConvShape &s, const Target &target) {
   const ConvTile tile = conv_tile(target, s);
-  const double panels = double(ceil_div(s.channels, tile.panel()));
   const double taps = double(s.kernel.h * s.kernel.w), depth = double(s.depth) * taps;
   const int64_t pixels = s.pixels_join ? s.y.h * s.y.w : s.y.w;
   const double rows = s.pixels_join ? 1 : double(s.y.h);
-  const double compute = rows * panels * product_cost(pixels, tile, depth);
+  const double compute = rows * product_cost(pixels, tile, s.channels, depth);
   const double weights = 4 * depth * double(s.channels);
   return double(s.groups) * std::max(compute, weights / memory_rate(target));
 }
@@ -58,14 +55,15 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const int64_t tile_rows = ceil_div(s.y.h, w.outputs.h), tile_cols = ceil_div(s.y.w, w.outputs.w);
   const double panels = double(ceil_div(s.channels, tile.panel()));
   const double in_vectors = std::ceil(double(s.depth) / double(target.lanes()));
-  const double out_vectors = panels * double(tile.vectors);
+  const double out_vectors = double(ceil_div(s.channels, tile.lanes));
   const double tiles = double(tile_rows * tile_cols);
 
   const int64_t rest = tile_rows % block_tile_rows;
   const int64_t at_once = w.from_taps ? filter_channels_at_once(w, tile.panel(), target) : s.depth;
   const double parts = double(ceil_div(s.depth, at_once));
   auto block = [&](int64_t rows) {
-    return points * panels * parts * product_cost(rows * tile_cols, tile, double(s.depth) / parts);
+    return points * parts *
+           product_cost(rows * tile_cols, tile, s.channels, double(s.depth) / parts);
   };
   const double blocks = double(ceil_div(tile_rows, block_tile_rows));
   const double compute =

@@ -18,21 +18,21 @@ Storage PlanBuilder::operand(ValueId id) {
   if (!storage.has(id)) storage.set(id, weight(id));
   return storage[id];
 }
-Storage PlanBuilder::weight(ValueId id, Weight::Packing packing, int64_t groups, int64_t panel,
+Storage PlanBuilder::weight(ValueId id, Weight::Packing packing, const Panels &panels,
                             std::optional<Winograd> winograd) {
   const Value &value = graph.values[id];
-  return add_weight({packing, value.constant, groups, panel, winograd, 0, value.name});
+  return add_weight({packing, value.constant, panels, winograd, 0, value.name});
 }
 Storage PlanBuilder::add_weight(Weight weight) {
   const Shape &shape = weight.constant->type.shape;
   int64_t elements = element_count(shape);
   if (weight.packing != Weight::Packing::as_is) {
-    int64_t rows = shape[0] / weight.groups, depth = elements / shape[0];
+    int64_t rows = shape[0] / weight.panels.groups, depth = elements / shape[0];
     if (weight.winograd && !weight.winograd->from_taps) {
       const auto [kernel, points] = std::pair{weight.winograd->kernel, weight.winograd->points()};
       depth = depth / (kernel.h * kernel.w) * (points.h * points.w);
     }
-    elements = weight.groups * ((rows + weight.panel - 1) / weight.panel * weight.panel) * depth;
+    elements = weight.panels.groups * weight.panels.padded(rows) * depth;
   }
   weight.bytes = elements * int64_t(size_of(weight.constant->type.dtype));
   // Packed ones lie in one block, each from a cache line of its own on.
@@ -46,7 +46,7 @@ Storage PlanBuilder::add_weight(Weight weight) {
 }
 
 Storage PlanBuilder::filler(float value) {
-  return add_weight({Weight::Packing::as_is, splat_constant(value, {1}), 1, 1, {}, 0, "padding"});
+  return add_weight({Weight::Packing::as_is, splat_constant(value, {1}), {}, {}, 0, "padding"});
 }
 
 Storage PlanBuilder::result(ValueId id, const std::vector<Storage> &may_replace) {
@@ -98,37 +98,34 @@ Result<Storage> PlanBuilder::with_row_major(ValueId id, const Node &node) {
 }
 
 // Run-time ones are copied: [group][panel][kh][kw][channel][lane], zeros behind the last channel.
-Result<Storage> PlanBuilder::in_panels(ValueId id, Weight::Packing packing, int64_t groups,
-                                       int64_t panel, std::optional<Winograd> winograd,
-                                       const Node &node) {
-  if (graph.constant(id)) return weight(id, packing, groups, panel, winograd);
+Result<Storage> PlanBuilder::in_panels(ValueId id, Weight::Packing packing, const Panels &panels,
+                                       std::optional<Winograd> winograd, const Node &node) {
+  if (graph.constant(id)) return weight(id, packing, panels, winograd);
   Storage from = operand(id);
   from.dims.resize(4, 1);
   from.strides.resize(4, 0);
-  const int64_t rows = from.dims[0] / groups, panels = (rows + panel - 1) / panel;
-  const int64_t full = rows / panel, rest = rows % panel, m = from.strides[0];
-  auto as_panels = [&](Storage s, int64_t row_panels, int64_t lanes) {
-    s.dims = {groups, row_panels, from.dims[2], from.dims[3], from.dims[1], lanes};
-    return s;
-  };
-  Storage packed = storage.allocate_row_major({DType::f32, as_panels(from, panels, panel).dims});
-  Storage source = from;
-  source.strides = {rows * m, panel * m, from.strides[2], from.strides[3], from.strides[1], m};
-  const Storage whole = packed;
-  auto move = [&](Storage part, Storage slot) -> Result<void> {
+  const int64_t rows = from.dims[0] / panels.groups, padded = panels.padded(rows);
+  const int64_t depth = element_count(from.dims) / from.dims[0], m = from.strides[0];
+  const Storage all = storage.allocate_row_major({DType::f32, {panels.groups * padded * depth}});
+  // `count` panels of every group, from a channel on, `width` lanes each, of which so many are
+  // live.
+  auto move = [&](int64_t first, int64_t count, int64_t width, int64_t live) -> Result<void> {
+    if (count == 0) return {};
+    Storage part = from, slot = all;
+    part.offset += first * m;
+    slot.offset += first * depth;
+    part.dims = slot.dims = {panels.groups, count, from.dims[2], from.dims[3], from.dims[1], live};
+    part.strides = {rows * m, width * m, from.strides[2], from.strides[3], from.strides[1], m};
+    slot.strides = row_major_strides({1, 1, from.dims[2], from.dims[3], from.dims[1], width});
+    slot.strides[0] = padded * depth;
+    slot.strides[1] = width * depth;
     return copy(part, slot, id, id, &node);
   };
-  if (rest != 0) {
-    LATHE_CHECK(map({{}, {filler(0)}, whole}, {no_value, id}, &node));
-    Storage part = as_panels(source, 1, rest), slot = as_panels(whole, 1, rest);
-    part.offset += full * panel * m;
-    slot.offset += full * whole.strides[1];
-    LATHE_CHECK(move(part, slot));
-  }
-  if (full > 0) LATHE_CHECK(move(as_panels(source, full, panel), as_panels(whole, full, panel)));
-  packed.dims = {element_count(whole.dims)};
-  packed.strides = {1};
-  return packed;
+  const int64_t full = rows / panels.width, first = full * panels.width, rest = rows - first;
+  if (padded != rows) LATHE_CHECK(map({{}, {filler(0)}, all}, {no_value, id}, &node));
+  LATHE_CHECK(move(0, full, panels.width, panels.width));
+  LATHE_CHECK(move(first, rest != 0, padded - first, rest));
+  return all;
 }
 
 // --- Kernels

@@ -23,8 +23,8 @@ public:
   // --- Storage of operands and results
 
   Storage operand(ValueId id);
-  Storage weight(ValueId id, Weight::Packing packing = Weight::Packing::as_is, int64_t groups = 1,
-                 int64_t panel = 1, std::optional<Winograd> winograd = {});
+  Storage weight(ValueId id, Weight::Packing packing = Weight::Packing::as_is,
+                 const Panels &panels = {}, std::optional<Winograd> winograd = {});
   Storage add_weight(Weight weight);
   Storage filler(float value); // one element, to be repeated
   // The storage of a result: placed already, in place of a dying operand, or new.
@@ -41,7 +41,7 @@ public:
   Result<Storage> with_row_major(ValueId id, const Node &node);
   // Weights (M,C,kh,kw) or biases (M) in the panels that ConvSpec describes; those that are
   // computed at run time are copied there.
-  Result<Storage> in_panels(ValueId id, Weight::Packing packing, int64_t groups, int64_t panel,
+  Result<Storage> in_panels(ValueId id, Weight::Packing packing, const Panels &panels,
                             std::optional<Winograd> winograd, const Node &node);
 
   // --- Kernels

@@ -220,20 +220,21 @@ private:
                                  const Tensor &value) const {
     Shape w = value.shape();
     w.resize(4, 1);
-    const int64_t panel = spec.panel();
     const int64_t groups =
         spec.group_channels > 0 ? 1 : kernel.params[ConvSpec::groups].fixed; // that panels end at
     const int64_t rows = w[0] / groups;
     auto ids = value.as<int64_t>();
     std::vector<int64_t> packed;
     for (int64_t g = 0; g < groups; ++g)
-      for (int64_t p = 0; p < rows; p += panel)
+      for (int64_t p = 0, panel = 0; p < rows; p += panel) {
+        panel = p + spec.panel() < rows ? spec.panel() : spec.of_last_panel().panel();
         for (int64_t tap = 0; tap < w[2] * w[3]; ++tap)
           for (int64_t c = 0; c < w[1]; ++c)
             for (int64_t lane = p; lane < p + panel; ++lane)
               packed.push_back(lane < rows
                                    ? ids[size_t(((g * rows + lane) * w[1] + c) * w[2] * w[3] + tap)]
                                    : filler);
+      }
     return packed;
   }
 

@@ -86,6 +86,7 @@ private:
     ConvSpec spec;
     Shape x, y;                     // of its input and its result, rows joined
     int64_t groups, panels;         // panels of a group
+    int64_t vectors;                // of all its panels
     int64_t depth, channels, panel; // steps over K for a tap; channels of a group, a panel
     int64_t in_channels;            // of a pixel of the product's source
     int64_t most_pixels;            // of a tile
@@ -143,7 +144,12 @@ private:
     p.channels = shape.channels;
     p.panels = ceil_div(p.channels, p.panel);
     p.in_channels = p.depth;
-    p.spec.masked = p.channels % p.panel != 0;
+    p.vectors = ceil_div(p.channels, tile.lanes);
+    const bool rest = p.channels % tile.lanes != 0;
+    if (const int64_t last = p.vectors % tile.vectors; p.panels > 1 && (last != 0 || rest))
+      p.spec.last = {last != 0 ? last : tile.vectors, rest};
+    else
+      p.spec.masked = rest;
     if (shape.group_channels > 0) {
       p.groups = std::exchange(p.panels, 1);
       p.channels = p.in_channels = p.panel;
@@ -159,7 +165,7 @@ private:
     p.spec.prologue = !innermost(i)                                       ? Prologue::convolve
                       : !channels_contiguous(r_.input)                    ? Prologue::gather
                       : op.pad != Pads{} || !op.pre.empty() || s.winograd ? Prologue::copy
-                      : several_groups && p.spec.masked // whose tiles read whole vectors
+                      : several_groups && rest // whose tiles read whole vectors
                           ? Prologue::copy
                           : Prologue::none;
     if (p.spec.prologue == Prologue::gather && p.depth <= 4 && !several_groups)
@@ -284,7 +290,7 @@ private:
     const Conv &op = *r_.stages[0].op;
     const double taps = double(op.kernel.h * op.kernel.w), depth = double(p.depth) * taps;
     const double blocks = double(ceil_div(rows(), block)), panels = double(p.panels);
-    const double row = double(p.y[3] * p.panels * p.panel) * depth / double(target_.lanes());
+    const double row = double(p.y[3] * p.vectors) * depth;
     const double weights = 4 * depth * double(p.channels);
     const double again =
         weights < 0.5 * double(target_.l2_bytes) ? 0 : weights / rate_beyond_l2(weights, target_);
@@ -368,7 +374,9 @@ private:
     else
       bytes({0, 0, 0, 0, 0});
     const bool as_points = p.spec.winograd && !p.spec.winograd->from_taps;
-    bytes({p.panel * p.depth * (as_points ? points(p) : op.kernel.h * op.kernel.w)});
+    const int64_t of_channel = p.depth * (as_points ? points(p) : op.kernel.h * op.kernel.w);
+    const int64_t lanes = several_groups ? p.panel : p.vectors * p.spec.lanes; // of a group
+    bytes({p.panel * of_channel, lanes * of_channel, lanes});
     add_fetches(p, op, wanted_rows);
     for (const Storage &s : r_.stages[i].post)
       bytes({s.strides[0], s.strides[2], s.strides[3], p.channels});
@@ -431,20 +439,21 @@ private:
 } // namespace
 
 // Accumulators, one vector of weights per column of the tile and a broadcast fill the registers.
-// Measured on Zen 4 and 5: 14x2 and 8x3 reach the FMA peak, and none spills (`gates` in the tests).
+// Measured on Zen 4 and 5: 14x2, 8x3 and 6x4 reach the FMA peak, and none spills (`gates` in the
+// tests).
 ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channels) {
   // Half a vector does what a whole one does where that has few live lanes, and never slower.
   int64_t lanes = target.lanes();
   while (lanes > 4 && channels <= lanes / 2) lanes /= 2;
-  const int64_t vectors = ceil_div(channels, lanes);
+  const int64_t vectors = std::max<int64_t>(1, ceil_div(channels, lanes));
   struct Candidate {
     int64_t vectors, pixels;
   };
-  std::vector<Candidate> menu;
+  std::vector<Candidate> menu; // ordered by what is best for many vectors
   if (target.vector_registers >= 32 && target.lanes() >= 8)
-    menu = {{2, 14}, {3, 8}, {5, 5}, {1, 14}};
+    menu = {{2, 14}, {3, 8}, {4, 6}, {1, 14}};
   else if (target.vector_registers >= 32)
-    menu = {{4, 6}, {3, 8}, {2, 12}, {5, 5}, {1, 14}};
+    menu = {{4, 6}, {3, 8}, {2, 12}, {1, 14}};
   else if (target.fma)
     menu = {{2, 6}, {3, 4}, {1, 12}};
   else
@@ -452,10 +461,16 @@ ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channel
   // A step's weights, a vector of the source and its elements spread stand in registers as well.
   if (group_channels > 1)
     menu = {{1, std::min<int64_t>(10, target.vector_registers - group_channels - 3)}};
-  auto padded = [&](const Candidate &c) { return ceil_div(vectors, c.vectors) * c.vectors; };
+  auto cost = [&](const Candidate &c) { // of a pixel
+    const double last = vectors % c.vectors ? step_cost(c.pixels, vectors % c.vectors) : 0;
+    const double full = double(vectors / c.vectors) * step_cost(c.pixels, c.vectors);
+    return (full + last) / double(c.pixels);
+  };
+  // No wider than the layer; one further back in the menu only if it saves half a percent.
+  std::erase_if(menu, [&](const Candidate &c) { return c.vectors > vectors; });
   Candidate best = menu[0];
-  for (const Candidate &c : menu) // another width only if it saves 5 % of the work
-    if (double(padded(c)) < 0.95 * double(padded(best))) best = c;
+  for (const Candidate &c : menu)
+    if (cost(c) < 0.995 * cost(best)) best = c;
   return {best.pixels, best.vectors, lanes};
 }
 

@@ -122,15 +122,16 @@ struct Lowering {
       const Shape &x = b.graph.shape(layer->inputs[0]), &w = b.graph.shape(layer->inputs[1]);
       const Shape &y = b.graph.shape(layer->outputs[0]);
       const ConvShape shape = conv_shape(op, x, y, b.plan.target);
-      const int64_t panel = conv_tile(b.plan.target, shape).panel();
+      const ConvTile tile = conv_tile(b.plan.target, shape);
+      const Panels panels{shape.groups, tile.panel(), tile.lanes};
       Operands operands;
       const std::optional<Winograd> winograd = choice(*layer).algorithm();
-      LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels,
-                                             shape.groups, panel, winograd, node));
+      LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels, panels,
+                                             winograd, node));
       operands.add(weights, layer->inputs[1]);
       if (op.bias) {
-        LATHE_TRY(Storage bias, b.in_panels(layer->inputs[2], Weight::Packing::conv_bias,
-                                            shape.groups, panel, {}, node));
+        LATHE_TRY(Storage bias,
+                  b.in_panels(layer->inputs[2], Weight::Packing::conv_bias, panels, {}, node));
         operands.add(bias, layer->inputs[2]);
       }
       ConvStage stage{&op, winograd, x, y, {}};

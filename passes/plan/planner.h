@@ -117,6 +117,12 @@ struct ConvTile { // of registers
 };
 // `group_channels` as in ConvSpec.
 ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channels = 0);
+// A register tile of `pixels`: one step over K, in FMAs. Few of them wait for their own results, or
+// for their operands, of which as many can be loaded in a cycle.
+inline double step_cost(int64_t pixels, int64_t vectors) {
+  constexpr int64_t latency = 8;
+  return double(std::max({pixels * vectors, pixels + vectors, latency}));
+}
 // An output row as register tiles, nearly equal in size: of `pixels`, and the rest of one less.
 struct RowTiles {
   int64_t pixels, count, large;

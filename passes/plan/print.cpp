@@ -61,10 +61,13 @@ struct Describe {
                             s.gathered > 0 ? fmt::format("{}", s.gathered) : "",
                             s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
                             describe(s.post), s.masked ? "_masked" : ""),
-                fmt::format("_{}x{}{}", s.tile_pixels, s.panel(),
+                fmt::format("_{}x{}{}{}", s.tile_pixels, s.panel(),
                             s.smaller_tile
                                 ? fmt::format("_{}x{}", s.tile_pixels - s.vector_pixels, s.panel())
-                                : "")};
+                                : "",
+                            s.last ? fmt::format("_last{}{}", s.last->vectors * s.lanes,
+                                                 s.last->masked ? "_masked" : "")
+                                   : "")};
     if (s.pool) parts.first += "_" + (*this)(*s.pool).first;
     for (const ConvSpec &source : s.source) {
       const Parts inner = (*this)(source);
@@ -163,7 +166,8 @@ std::string print(const Plan &plan) {
     text += fmt::format("weight {} \"{}\" [{}] {}", i, w.name, to_string(w.constant->type.shape),
                         packings[size_t(w.packing)]);
     if (w.packing != Weight::Packing::as_is)
-      text += fmt::format(" of {}, {} groups", w.panel, w.groups);
+      text +=
+          fmt::format(" of {} by {}, {} groups", w.panels.width, w.panels.lanes, w.panels.groups);
     text += fmt::format(", {} bytes\n", w.bytes);
   }
   for (size_t i = 0; i < plan.kernels.size(); ++i) {

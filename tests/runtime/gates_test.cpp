@@ -25,13 +25,13 @@ struct TileGate {
 };
 const std::vector<TileGate> tile_gates = {
     {"avx512", 256, 14, 2, 16, 0.46}, {"avx512", 48, 8, 3, 16, 0.47},
-    {"avx512", 80, 5, 5, 16, 0.50},   {"avx512", 16, 14, 1, 16, 0.44},
+    {"avx512", 112, 6, 4, 16, 0.47},  {"avx512", 16, 14, 1, 16, 0.44},
     {"avx512", 8, 14, 1, 8, 0.41},    {"avx512", 4, 14, 1, 4, 0.41},
     {"avx2", 256, 6, 2, 8, 0.35},     {"avx2", 24, 4, 3, 8, 0.40},
     {"avx2", 8, 12, 1, 8, 0.28},      {"avx2", 4, 12, 1, 4, 0.28},
     {"plain", 256, 5, 2, 4, 0.21},    {"plain", 12, 3, 3, 4, 0.22},
     {"plain", 4, 10, 1, 4, 0.17},     {"neon", 256, 6, 4, 4, 0.58},
-    {"neon", 12, 8, 3, 4, 0.55},      {"neon", 20, 5, 5, 4, 0.58},
+    {"neon", 12, 8, 3, 4, 0.55},      {"neon", 28, 6, 4, 4, 0.58},
     {"neon", 4, 14, 1, 4, 0.28},
 };
 
@@ -173,8 +173,14 @@ std::string tile_name(const ConvSpec &spec, int64_t pixels, const Target &target
   return kernel_name(tile, target) + ".tile";
 }
 
-// The register tiles of a convolution, and of those that feed it in a chain, by function.
+// The register tiles of a convolution's panels, and of those that feed it in a chain, by function.
 void add_tiles(std::map<std::string, Wanted> &tiles, const ConvSpec &spec, const Target &target) {
+  if (spec.last) {
+    ConvSpec last = spec.of_last_panel();
+    last.last = {};
+    last.source = {};
+    add_tiles(tiles, last, target);
+  }
   const int64_t together = spec.vector_pixels;
   for (int64_t pixels : {spec.tile_pixels, spec.tile_pixels - together * spec.smaller_tile}) {
     double recorded = 0; // small tiles of few pixels have no figure
