@@ -38,6 +38,7 @@ private:
   void copy_rows(Emitter &e, IrValue input, IrValue group, IrValue first) const;
   void copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) const;
   IrValue interleave(Emitter &e, IrValue from, IrValue to, const IrValues &pre) const;
+  void transpose(Emitter &e, IrValue channels, IrValue from, IrValue to, const IrValues &pre) const;
   IrValue param(Emitter &e, int index) const { return stage_.param(e, index); }
 
   StageArguments stage_;

@@ -238,6 +238,54 @@ IrValues Emitter::interleave(const IrValues &vectors) {
   return result;
 }
 
+// As x86 can in single instructions: within every 128 bits 4x4 elements, by interleaving; then
+// these quarters among each other, even and odd ones of two vectors at a time.
+IrValues Emitter::transpose(IrValues rows) {
+  const int lanes = int(rows.size()), quarters = lanes / 4;
+  // Of vectors a and b: lane by lane which, of those of both in a row.
+  auto both = [&](IrValue &a, IrValue &b, const std::function<int(int lane, int which)> &from) {
+    llvm::SmallVector<int, 64> first, second;
+    for (int lane = 0; lane < lanes; ++lane) {
+      first.push_back(from(lane, 0));
+      second.push_back(from(lane, 1));
+    }
+    IrValue low = ir.CreateShuffleVector(a, b, first);
+    b = ir.CreateShuffleVector(a, b, second);
+    a = low;
+  };
+  // Runs of so many elements, of the low or the high half of every 128 bits.
+  auto interleave_halves = [&](int run) {
+    return [=](int lane, int which) {
+      const int in_quarter = lane % 4, source = in_quarter / run % 2;
+      return source * lanes + lane / 4 * 4 + 2 * which + in_quarter / (2 * run) * run +
+             in_quarter % run;
+    };
+  };
+  auto alternate_quarters = [&](int lane, int which) {
+    const int quarter = 2 * (lane / 4) + which; // of both vectors
+    return 4 * quarter + lane % 4;
+  };
+  IrValues blocks(rows.size()); // [column in a quarter][four rows]
+  for (int q = 0; q < quarters; ++q) {
+    IrValue *r = &rows[size_t(4 * q)];
+    both(r[0], r[1], interleave_halves(1));
+    both(r[2], r[3], interleave_halves(1));
+    both(r[0], r[2], interleave_halves(2));
+    both(r[1], r[3], interleave_halves(2));
+    const int order[] = {0, 2, 1, 3};
+    for (int k = 0; k < 4; ++k) blocks[size_t(k * quarters + q)] = r[order[k]];
+  }
+  for (int k = 0; k < 4; ++k) {
+    IrValue *b = &blocks[size_t(k * quarters)];
+    for (int step = 1; step < quarters; step *= 2)
+      for (int q = 0; q < quarters; ++q)
+        if ((q & step) == 0) both(b[q], b[q + step], alternate_quarters);
+  }
+  for (int lane = 0; lane < lanes; ++lane)
+    rows[size_t(lane)] = blocks[size_t(lane % 4 * quarters + lane / 4)];
+  return rows;
+}
+
 IrValue Emitter::fma(IrValue a, IrValue b, IrValue c) {
   if (target.fma) return ir.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
   return ir.CreateFAdd(ir.CreateFMul(a, b), c);

@@ -92,6 +92,8 @@ public:
   IrValue shuffle(IrValue vector, int64_t lanes, const std::function<int64_t(int64_t)> &from);
   // a0 b0 c0 a1 b1 c1 ... of equal vectors, as vectors of that length.
   IrValues interleave(const IrValues &vectors);
+  // As many vectors as they have lanes, rows of a matrix: its columns.
+  IrValues transpose(IrValues rows);
 
   // Arithmetic on f32 scalars and vectors.
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
