@@ -58,26 +58,33 @@ void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) c
   for (size_t i = 0; i < operands_of(spec_.pre); ++i)
     vectors.push_back(e.offset(e.load_invariant(e.ptr, e.offset(pre_, int64_t(i) * 8)),
                                e.mul(group, pixel_bytes)));
-  // `count` channels of one pixel, or, without `pre`, of several that follow each other.
-  auto copy = [&](IrValue source, IrValue target, IrValue count) {
+  // `count` channels of some pixels from `x` on, or, without `pre`, of all that follow each other.
+  auto copy = [&](IrValue x, int64_t pixels, IrValue count) {
     e.for_lanes(count, [&](IrValue first, IrValue mask) {
       IrValue bytes = e.mul(first, four);
       auto load = [&](IrValue base) { return e.load(e.vector(), e.offset(base, bytes), mask); };
-      IrValue value =
-          emit_steps(e, spec_.pre, load(source), [&](int i) { return load(vectors[size_t(i)]); });
-      e.store(value, e.offset(target, bytes), mask);
+      IrValues operands;
+      for (IrValue vector : vectors) operands.push_back(load(vector));
+      for (int64_t i = 0; i < pixels; ++i) {
+        IrValue number = e.add(x, e.constant(i));
+        IrValue value = load(e.offset(from, e.mul(number, pixel)));
+        value = emit_steps(e, spec_.pre, value, [&](int o) { return operands[size_t(o)]; });
+        e.store(value, e.offset(e.offset(to, e.mul(number, pixel_bytes)), bytes), mask);
+      }
     });
   };
   if (spec_.prologue == Prologue::copy) {
     auto pixel_by_pixel = [&] {
-      e.loop(columns, [&](IrValue x) {
-        copy(e.offset(from, e.mul(x, pixel)), e.offset(to, e.mul(x, pixel_bytes)), channels);
-      });
+      constexpr int64_t at_once = 4;
+      IrValue most = e.mul(e.div(columns, e.constant(at_once)), e.constant(at_once));
+      e.loop(e.constant(0), most, e.constant(at_once),
+             [&](IrValue x) { copy(x, at_once, channels); });
+      e.loop(most, columns, e.constant(1), [&](IrValue x) { copy(x, 1, channels); });
     };
     if (!spec_.pre.empty()) return pixel_by_pixel();
     return e.when(
-        e.ir.CreateICmpEQ(pixel, pixel_bytes), [&] { copy(from, to, e.mul(columns, channels)); },
-        pixel_by_pixel);
+        e.ir.CreateICmpEQ(pixel, pixel_bytes),
+        [&] { copy(e.constant(0), 1, e.mul(columns, channels)); }, pixel_by_pixel);
   }
   auto one_by_one = [&](IrValue first) {
     e.loop(channels, [&](IrValue c) {

@@ -75,7 +75,7 @@ IrValues product(Emitter &e, const ConvSpec &spec, const TileArguments &a, const
   const int64_t pixels = spec.tile_pixels / spec.vector_pixels, vectors = spec.tile_vectors;
   const int64_t group = spec.vector_pixels > 1 ? pixels : 5;
   IrValue pixel_step = spec.vector_pixels > 1 ? e.constant(spec.vector_pixels * 4) : a.pixel_step;
-  IrValue source_step = spec.group_channels > 0 ? a.tap_col_pitch : e.constant(4);
+  IrValue source_step = spec.group_channels > 0 || spec.apart ? a.tap_col_pitch : e.constant(4);
   auto rows = [&](IrValue row, const IrValues &row_state) {
     IrValue row_source = e.offset(a.source, e.mul(row, a.tap_row_pitch));
     auto columns = [&](IrValue column, const IrValues &column_state) {
@@ -184,6 +184,7 @@ llvm::Function *tile_function(llvm::Module &module, const Target &whole, const C
                .lanes = spec.lanes,
                .group_channels = spec.group_channels,
                .vector_pixels = spec.vector_pixels,
+               .apart = spec.apart,
                .step = spec.step};
   if (use == TileUse::result) {
     own.masked = spec.masked;

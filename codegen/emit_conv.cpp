@@ -126,6 +126,7 @@ ConvSpec loops_of(const ConvSpec &spec) {
   loops.vector_pixels = loops.step = 1;
   loops.smaller_tile = loops.masked = false;
   loops.group_channels = 0;
+  loops.apart = false;
   loops.last = {};
   if (loops.winograd) loops.winograd = Winograd{.from_taps = spec.winograd->from_taps};
   loops.post.assign(operands_of(spec.post), FusedOp{Binary{}});

@@ -80,7 +80,7 @@ struct PoolSpec {
 
 // How a convolution's input reaches the matrix product.
 enum class Prologue : uint8_t {
-  none,     // read in place
+  none,     // read in place, by a 1x1 window also where channels are strided
   copy,     // rows of a block in zero-padded scratch, `pre` applied; channels are contiguous
   gather,   // the same with strided channels (an NCHW input, say)
   convolve, // the rows are computed there by another convolution: a chain run block by block
@@ -106,6 +106,7 @@ struct ConvSpec {
   // Neighbours in a row that share a vector, lane by lane ([channel][pixel]): where few channels
   // leave lanes of the target's free, and the source's pixels are one element each.
   int64_t vector_pixels = 1;
+  bool apart = false;  // the window is 1x1, and channels of the source do not follow each other
   int64_t step = 1;    // products that one step over K adds: of a group's channels, or a row's taps
   bool masked = false; // the last vector of a panel is not full
   struct LastPanel {
@@ -160,9 +161,9 @@ struct ConvSpec {
     tap_rows,
     tap_row_pitch,
     tap_cols,
-    tap_col_pitch,
-    depth,      // loops of the product
-    row_stride, // prologue: input rows per output row
+    tap_col_pitch, // if the source's channels lie apart, from one to the next
+    depth,         // loops of the product
+    row_stride,    // prologue: input rows per output row
     pad_top,
     pad_left,
     in_rows,

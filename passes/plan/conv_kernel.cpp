@@ -106,8 +106,8 @@ private:
     ConvStage &s = r_.stages[0];
     const Conv &op = *s.op;
     const bool joins = r_.stages.size() == 1 && !r_.pool && is_pointwise(op) &&
-                       rows_join(r_.input) && channels_contiguous(r_.input) &&
-                       rows_join(r_.output) && std::ranges::all_of(s.post, rows_join);
+                       rows_join(r_.input) && rows_join(r_.output) &&
+                       std::ranges::all_of(s.post, rows_join);
     if (!joins) return;
     const ConvShape shape = conv_shape(op, s.x, s.y, target_);
     const int64_t most = conv_tile(target_, shape).pixels;
@@ -138,34 +138,19 @@ private:
     p.y = s.y;
     const ConvShape shape = conv_shape(op, s.x, s.y, target_);
     const ConvTile tile = conv_tile(target_, shape);
-    p.depth = shape.depth;
-    p.panel = tile.panel();
-    p.groups = shape.groups;
-    p.channels = shape.channels;
-    p.panels = ceil_div(p.channels, p.panel);
-    p.in_channels = p.depth;
-    p.vectors = ceil_div(p.channels, tile.lanes);
-    const bool rest = p.channels % tile.lanes != 0;
-    if (const int64_t last = p.vectors % tile.vectors; p.panels > 1 && (last != 0 || rest))
-      p.spec.last = {last != 0 ? last : tile.vectors, rest};
-    else
-      p.spec.masked = rest;
-    if (shape.group_channels > 0) {
-      p.groups = std::exchange(p.panels, 1);
-      p.channels = p.in_channels = p.panel;
-    }
-    p.spec.tile_vectors = tile.vectors;
-    p.spec.lanes = tile.lanes;
-    p.spec.group_channels = shape.group_channels;
+    set_panels(p, shape, tile);
     p.spec.bias = op.bias;
     p.spec.winograd = s.winograd;
     p.spec.pre = op.pre;
     p.spec.post = op.post;
     const bool several_groups = shape.group_channels > 0;
+    const bool whole_vectors = shape.channels % tile.lanes == 0;
+    p.spec.apart = innermost(i) && !several_groups && p.depth > 4 && reads_apart(s);
     p.spec.prologue = !innermost(i)                                       ? Prologue::convolve
+                      : p.spec.apart                                      ? Prologue::none
                       : !channels_contiguous(r_.input)                    ? Prologue::gather
                       : op.pad != Pads{} || !op.pre.empty() || s.winograd ? Prologue::copy
-                      : several_groups && rest // whose tiles read whole vectors
+                      : several_groups && !whole_vectors // whose tiles read whole vectors
                           ? Prologue::copy
                           : Prologue::none;
     if (p.spec.prologue == Prologue::gather && p.depth <= 4 && !several_groups)
@@ -178,11 +163,37 @@ private:
     p.pixel = p.scratch ? p.in_channels : r_.input.strides[3];
     p.row = p.scratch ? bounded_product(p.scratch_cols, p.in_channels) : r_.input.strides[2];
     p.most_pixels = tile.pixels;
-    if (several_groups) p.spec.step = shape.group_channels;
     if (!s.winograd && s.x[1] == 1 && op.stride.w == 1 && p.pixel == 1)
       share_vectors(p, op, target_.lanes() / tile.lanes);
     set_row_tiles(p, s.y[3]);
     return p;
+  }
+  // How output channels make panels; where these hold several groups, each counts as a group.
+  static void set_panels(Part &p, const ConvShape &shape, const ConvTile &tile) {
+    p.spec.tile_vectors = tile.vectors;
+    p.spec.lanes = tile.lanes;
+    p.depth = p.in_channels = shape.depth;
+    p.panel = tile.panel();
+    p.groups = shape.groups;
+    p.channels = shape.channels;
+    p.panels = ceil_div(p.channels, p.panel);
+    p.vectors = ceil_div(p.channels, tile.lanes);
+    const int64_t last = p.vectors - (p.panels - 1) * tile.vectors;
+    const bool masked = p.channels % tile.lanes != 0;
+    if (p.panels > 1 && (last < tile.vectors || masked))
+      p.spec.last = {last, masked};
+    else
+      p.spec.masked = masked;
+    if (shape.group_channels == 0) return;
+    p.spec.group_channels = p.spec.step = shape.group_channels;
+    p.groups = std::exchange(p.panels, 1);
+    p.channels = p.in_channels = p.panel;
+  }
+  // Elements of an input that lies channel by channel: few are better interleaved.
+  bool reads_apart(const ConvStage &s) const {
+    const Conv &op = *s.op;
+    return op.kernel == Size2{} && op.pad == Pads{} && op.pre.empty() && !s.winograd &&
+           !channels_contiguous(r_.input) && r_.input.strides[3] == 1;
   }
   // Neighbours share vectors that have room for so many; rows have no rest. A step takes a row of
   // the window, if registers hold its weights, of which most elements serve several taps.
@@ -363,7 +374,7 @@ private:
     add({taps.h});
     bytes({p.row * op.dilation.h});
     add({columns_run_on ? 1 : taps.w});
-    bytes({p.pixel * op.dilation.w});
+    bytes({p.spec.apart ? r_.input.strides[1] : p.pixel * op.dilation.w});
     add({columns_run_on ? taps.w * p.depth / p.spec.step : p.depth, op.stride.h, op.pad.top,
          pad_left, p.x[2], std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.in_channels,
          p.x[1], scratch_at, source_rows, p.scratch_cols});

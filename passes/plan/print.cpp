@@ -43,7 +43,7 @@ std::string algorithm(const ConvSpec &spec) {
   if (spec.group_channels > 1) return fmt::format("direct_grouped{}", spec.group_channels);
   if (spec.vector_pixels > 1)
     return fmt::format("direct_{}pixels_{}taps", spec.vector_pixels, spec.step);
-  if (!spec.winograd) return "direct";
+  if (!spec.winograd) return spec.apart ? "direct_apart" : "direct";
   const auto [outputs, kernel, from_taps] = *spec.winograd;
   return fmt::format("winograd{}_{}x{}{}", to_string(Winograd{outputs, kernel}), kernel.h, kernel.w,
                      from_taps ? "_from_taps" : "");

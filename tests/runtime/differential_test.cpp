@@ -165,6 +165,59 @@ void check_random(uint64_t seed, const Way &way) {
                          print(wrong == mixes ? graph : reduce_graph(graph, fails_too))));
 }
 
+// The direct algorithm for a convolution, at three places: by itself, from an NCHW input; behind a
+// map, with a sum behind it; with a pool. `seen` is called with each of its specs.
+void check_direct(const Conv &conv, int64_t in, int64_t out, Size2 size,
+                  const std::function<void(const ConvSpec &)> &seen) {
+  CAPTURE(conv.groups);
+  CAPTURE(conv.kernel.h);
+  CAPTURE(conv.stride.w);
+  CAPTURE(in);
+  CAPTURE(size.w);
+  Graph graph;
+  ValueId x = graph.add_input("x", {DType::f32, {1, in, size.h, size.w}});
+  auto name = [&](const char *of) { return fmt::format("{}{}", of, graph.nodes.size()); };
+  auto convolve = [&](Conv op, ValueId from) {
+    const std::string w = name("w"), b = name("b");
+    std::vector<ValueId> inputs{
+        from, graph.add_constant(w, named_constant(w, {DType::f32,
+                                                       {out, graph.shape(from)[1] / op.groups,
+                                                        op.kernel.h, op.kernel.w}}))};
+    op.bias = true;
+    inputs.push_back(graph.add_constant(b, named_constant(b, {DType::f32, {out}})));
+    return graph.add_node(name("conv"), op, inputs).value();
+  };
+  const ValueId plain = convolve(conv, x);
+  const ValueId first = graph.add_node("tanh", Unary{UnaryKind::tanh}, {x}).value();
+  const ValueId sum =
+      graph.add_node("sum", Binary{BinaryKind::add}, {convolve(conv, first), plain}).value();
+  Pool pool;
+  pool.kind = PoolKind::average;
+  pool.kernel = {2, 3}, pool.stride = {2, 1}, pool.pad = {1, 1, 1, 1};
+  const ValueId pooled =
+      graph
+          .add_node("pool", pool,
+                    {graph.add_node("relu", Unary{UnaryKind::relu}, {convolve(conv, x)}).value()})
+          .value();
+  graph.outputs = {plain, sum, pooled};
+  REQUIRE(randomise_weights(graph, 1));
+  auto inputs = random_inputs(graph, 1, 3);
+  auto references = evaluate(graph, inputs);
+  REQUIRE_MESSAGE(references, to_string(references.error()));
+  for (const Target &target : runnable_targets())
+    for (bool odd : {false, true}) {
+      auto executable =
+          try_compile(graph, target, {},
+                      {.smallest_blocks = odd, .strict = true, .jitter = odd ? uint64_t(in) : 0});
+      REQUIRE_MESSAGE(executable, to_string(executable.error()));
+      for (int64_t images : {1, 3})
+        CHECK(check_plan((*executable)->plan(), (*executable)->graph(), images));
+      for (const Kernel &kernel : (*executable)->plan().kernels)
+        if (auto *spec = std::get_if<ConvSpec>(&kernel.spec)) seen(*spec);
+      check(*executable, inputs, *references);
+    }
+}
+
 } // namespace
 
 TEST_CASE("random graphs compute what the evaluator computes, on every target of this machine") {
@@ -313,57 +366,10 @@ TEST_CASE("every algorithm of a convolution agrees with the reference on odd siz
 TEST_CASE("convolutions whose vectors hold several groups, or several pixels") {
   int grouped = 0, shared = 0; // kernels
   auto check_convolution = [&](const Conv &conv, int64_t in, int64_t out, Size2 size) {
-    CAPTURE(conv.groups);
-    CAPTURE(conv.kernel.h);
-    CAPTURE(conv.stride.w);
-    CAPTURE(in);
-    CAPTURE(size.w);
-    Graph graph;
-    ValueId x = graph.add_input("x", {DType::f32, {1, in, size.h, size.w}});
-    auto name = [&](const char *of) { return fmt::format("{}{}", of, graph.nodes.size()); };
-    auto convolve = [&](Conv op, ValueId from) {
-      const std::string w = name("w"), b = name("b");
-      std::vector<ValueId> inputs{
-          from, graph.add_constant(w, named_constant(w, {DType::f32,
-                                                         {out, graph.shape(from)[1] / op.groups,
-                                                          op.kernel.h, op.kernel.w}}))};
-      op.bias = true;
-      inputs.push_back(graph.add_constant(b, named_constant(b, {DType::f32, {out}})));
-      return graph.add_node(name("conv"), op, inputs).value();
-    };
-    // By itself; behind a map, with a sum behind it; of other channels' layout, with a pool.
-    const ValueId plain = convolve(conv, x);
-    const ValueId first = graph.add_node("tanh", Unary{UnaryKind::tanh}, {x}).value();
-    const ValueId sum =
-        graph.add_node("sum", Binary{BinaryKind::add}, {convolve(conv, first), plain}).value();
-    Pool pool;
-    pool.kind = PoolKind::average;
-    pool.kernel = {2, 3}, pool.stride = {2, 1}, pool.pad = {1, 1, 1, 1};
-    const ValueId pooled =
-        graph
-            .add_node("pool", pool,
-                      {graph.add_node("relu", Unary{UnaryKind::relu}, {convolve(conv, x)}).value()})
-            .value();
-    graph.outputs = {plain, sum, pooled};
-    REQUIRE(randomise_weights(graph, 1));
-    auto inputs = random_inputs(graph, 1, 3);
-    auto references = evaluate(graph, inputs);
-    REQUIRE_MESSAGE(references, to_string(references.error()));
-    for (const Target &target : runnable_targets())
-      for (bool odd : {false, true}) {
-        auto executable =
-            try_compile(graph, target, {},
-                        {.smallest_blocks = odd, .strict = true, .jitter = odd ? uint64_t(in) : 0});
-        REQUIRE_MESSAGE(executable, to_string(executable.error()));
-        for (int64_t images : {1, 3})
-          CHECK(check_plan((*executable)->plan(), (*executable)->graph(), images));
-        for (const Kernel &kernel : (*executable)->plan().kernels)
-          if (auto *spec = std::get_if<ConvSpec>(&kernel.spec)) {
-            grouped += spec->group_channels > 0;
-            shared += spec->vector_pixels > 1;
-          }
-        check(*executable, inputs, *references);
-      }
+    check_direct(conv, in, out, size, [&](const ConvSpec &spec) {
+      grouped += spec.group_channels > 0;
+      shared += spec.vector_pixels > 1;
+    });
   };
   for (int64_t kernel : {1, 3, 4})
     for (auto [stride, pad] : {std::pair<int64_t, int64_t>{1, 0}, {1, 1}, {2, 1}}) {
@@ -383,6 +389,28 @@ TEST_CASE("convolutions whose vectors hold several groups, or several pixels") {
     }
   CHECK(grouped > 150);
   CHECK(shared > 50);
+}
+
+TEST_CASE("panels of every width, from channels that follow each other or lie apart") {
+  int narrower = 0, apart = 0, gathered = 0; // kernels
+  for (int64_t groups : {1, 2})
+    for (int64_t in : {5, 37})
+      for (int64_t out : {7, 49, 80, 112, 175}) {
+        Conv conv;
+        conv.groups = groups;
+        for (bool pointwise : {true, false}) {
+          if (!pointwise) conv.kernel = {3, 2}, conv.pad = {1, 0, 2, 1};
+          const Size2 size{3, out % 2 ? 19 : 9};
+          check_direct(conv, groups * in, groups * out, size, [&](const ConvSpec &spec) {
+            narrower += spec.last.has_value();
+            apart += spec.apart;
+            gathered += spec.prologue == Prologue::gather;
+          });
+        }
+      }
+  CHECK(narrower > 100);
+  CHECK(apart > 50);
+  CHECK(gathered > 50);
 }
 
 TEST_CASE("LRN's power from the smallest to the largest number") {
@@ -558,7 +586,7 @@ TEST_CASE("weights may be computed at run time") {
     return graph.add_node(fmt::format("n{}", graph.nodes.size()), op, std::move(inputs)).value();
   };
   const ValueId x = input("x", {2, 6, 9, 7});
-  for (int64_t channels : {2, 34, 64}) { // parts of a panel, a panel and a part, whole panels
+  for (int64_t channels : {2, 34, 64, 98, 130}) { // parts of panels, whole and narrower ones
     Conv conv;
     conv.kernel = {3, 2};
     conv.pad = {1, 0, 1, 1};
