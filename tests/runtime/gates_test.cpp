@@ -164,6 +164,7 @@ std::string tile_name(const ConvSpec &spec, int64_t pixels, const Target &target
                 .lanes = spec.lanes,
                 .group_channels = spec.group_channels,
                 .vector_pixels = spec.vector_pixels,
+                .apart = spec.apart,
                 .step = spec.step};
   if (spec.winograd)
     return kernel_name(tile, target) + (spec.winograd->from_taps ? ".part" : ".product");
