@@ -65,14 +65,14 @@ enum class TileUse : uint8_t { result, product, part };
 llvm::Function *tile_function(llvm::Module &module, const Target &target, const ConvSpec &spec,
                               int64_t pixels, TileUse use);
 
-// A row of pixels: `large` tiles of `large_pixels`, then, up to `tiles` in all, small ones;
-// only those that begin before pixel `end`, if that is given.
+// A row of pixels: `large` tiles of `large_pixels`, then, up to `tiles` in all, small ones.
 struct TileRow {
+  IrValue first;                  // pixel
   IrValue large_tile, small_tile; // addresses of tile functions; without small tiles, of any
   IrValue large_pixels, small_pixels, large, tiles;
-  IrValue fetch_call; // bytes that each of them fetches
-  IrValue end = nullptr;
-  void emit(Emitter &e, TileArguments first) const; // of the first pixel
+  IrValue fetch_call, fetch_step; // bytes that each of them fetches, in so large steps
+  static TileRow select(Emitter &e, IrValue condition, const TileRow &yes, const TileRow &no);
+  void emit(Emitter &e, TileArguments of_pixel_0) const;
 };
 
 } // namespace lathe::core

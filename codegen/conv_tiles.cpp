@@ -205,7 +205,17 @@ llvm::Function *tile_function(llvm::Module &module, const Target &whole, const C
   });
 }
 
+TileRow TileRow::select(Emitter &e, IrValue condition, const TileRow &yes, const TileRow &no) {
+  TileRow row = yes;
+  for (auto field : {&TileRow::first, &TileRow::large_tile, &TileRow::small_tile,
+                     &TileRow::large_pixels, &TileRow::small_pixels, &TileRow::large,
+                     &TileRow::tiles, &TileRow::fetch_call, &TileRow::fetch_step})
+    row.*field = e.ir.CreateSelect(condition, yes.*field, no.*field);
+  return row;
+}
+
 void TileRow::emit(Emitter &e, TileArguments a) const {
+  a.fetch_step = fetch_step;
   const IrValue source = a.source, out = a.out, fetch = a.fetch;
   const IrValues post = a.post;
   auto run = [&](IrValue function, IrValue first_pixel, IrValue number) {
@@ -221,14 +231,10 @@ void TileRow::emit(Emitter &e, TileArguments a) const {
     all.insert(all.end(), a.post_pixel.begin(), a.post_pixel.end());
     e.ir.CreateCall(tile_type(e.module, post.size()), function, all);
   };
-  auto call = [&](IrValue function, IrValue first, IrValue number) {
-    if (!end) return run(function, first, number);
-    e.when(e.ir.CreateICmpULT(first, end), [&] { run(function, first, number); });
-  };
-  e.loop(large, [&](IrValue t) { call(large_tile, e.mul(t, large_pixels), t); });
-  IrValue in_large = e.mul(large, large_pixels);
+  e.loop(large, [&](IrValue t) { run(large_tile, e.add(first, e.mul(t, large_pixels)), t); });
+  IrValue in_large = e.add(first, e.mul(large, large_pixels));
   e.loop(large, tiles, e.constant(1), [&](IrValue t) {
-    call(small_tile, e.add(in_large, e.mul(e.sub(t, large), small_pixels)), t);
+    run(small_tile, e.add(in_large, e.mul(e.sub(t, large), small_pixels)), t);
   });
 }
 

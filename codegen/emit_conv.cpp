@@ -29,35 +29,45 @@ struct Rows {
 class StageTable {
 public:
   enum Entry {
-    large_pixels,
+    large_pixels, // by Winograd, the most
     small_pixels,
     panel_lanes,
     entries,
     // By Winograd, further:
-    transform = entries,
-    outputs_h,
+    outputs_h = entries,
     outputs_w,
-    points, // of both dimensions
+    points_h,
     points_w,
+    edge_points_h,     // of tiles in the last row, if it is an edge
+    edge_points_w,     // in the last column
     transform_filters, // where they are made from taps
-    winograd_entries
+    transform,         // of the input, four: see Edges
+    winograd_entries = transform + 4
   };
-  // Behind them, of all panels but a group's last one, then of that one:
-  enum PanelEntry { large_tile, small_tile, lanes, transform_back, panel_entries };
+  // Behind them, of all panels but a group's last one, then of that one: the address of a list of
+  // register tiles' functions, by their pixels; and, by Winograd, four functions.
+  enum PanelEntry { lanes, tiles, transform_back, panel_entries = transform_back + 4 };
 
   StageTable(IrValue table, const ConvSpec &spec, int first_entry)
       : table_(table), first_(first_entry),
         first_panel_(first_entry + (spec.winograd ? int(winograd_entries) : int(entries))) {}
   int end_of_entries() const { return first_panel_ + 2 * panel_entries; }
-  IrValue address(Emitter &e, Entry entry) const { return load(e, e.ptr, first_ + entry); }
-  IrValue number(Emitter &e, Entry entry) const { return load(e, e.i64, first_ + entry); }
+  IrValue number(Emitter &e, Entry entry) const { return load_at(e, e.i64, own(e), entry); }
+  IrValue address(Emitter &e, Entry entry, IrValue edges = nullptr) const {
+    return load_at(e, e.ptr, own(e), entry, edges);
+  }
 
   // What it says of one panel.
   class Panel {
   public:
     Panel(IrValue place) : place_(place) {}
-    IrValue address(Emitter &e, PanelEntry entry) const { return load_at(e, e.ptr, place_, entry); }
     IrValue number(Emitter &e, PanelEntry entry) const { return load_at(e, e.i64, place_, entry); }
+    IrValue address(Emitter &e, PanelEntry entry, IrValue edges) const {
+      return load_at(e, e.ptr, place_, entry, edges);
+    }
+    IrValue tile(Emitter &e, IrValue pixels) const {
+      return load_at(e, e.ptr, load_at(e, e.ptr, place_, tiles), 0, pixels);
+    }
 
   private:
     IrValue place_;
@@ -83,39 +93,83 @@ public:
   }
 
 private:
-  static int64_t small_tile_pixels(const ConvSpec &s) { return s.tile_pixels - s.vector_pixels; }
-
   static void add_stage(Emitter &e, const ConvSpec &s, IrValues &values) {
-    values.insert(values.end(), {e.constant(s.tile_pixels), e.constant(small_tile_pixels(s)),
-                                 e.constant(s.panel())});
+    auto add = [&](std::initializer_list<int64_t> numbers) {
+      for (int64_t number : numbers) values.push_back(e.constant(number));
+    };
+    add({s.tile_pixels, s.tile_pixels - s.vector_pixels, s.panel()});
     if (!s.winograd) return;
-    const Size2 outputs = s.winograd->outputs, points = s.winograd->points();
+    const auto &[outputs, kernel, from_taps] = *s.winograd;
+    const Size2 points = s.winograd->points();
+    const Size2 edge{s.edge_outputs.h + kernel.h - 1, s.edge_outputs.w + kernel.w - 1};
+    add({outputs.h, outputs.w, points.h, points.w, edge.h, edge.w});
     const Target vectors = with_lanes(e.target, s.lanes);
-    IrValue filters = e.constant(0);
-    if (s.winograd->from_taps) filters = WinogradFilters::function(e.module, vectors, *s.winograd);
-    values.insert(values.end(), {WinogradInput::function(e.module, e.target, points),
-                                 e.constant(outputs.h), e.constant(outputs.w),
-                                 e.constant(points.h * points.w), e.constant(points.w), filters});
+    values.push_back(from_taps ? WinogradFilters::function(e.module, vectors, *s.winograd)
+                               : static_cast<IrValue>(e.constant(0)));
+    for (int64_t h : {points.h, edge.h})
+      for (int64_t w : {points.w, edge.w})
+        values.push_back(WinogradInput::function(e.module, e.target, points, {h, w}));
   }
   static void add_panel(Emitter &e, const ConvSpec &s, IrValues &values) {
     const TileUse use = !s.winograd             ? TileUse::result
                         : s.winograd->from_taps ? TileUse::part
                                                 : TileUse::product;
-    auto tile = [&](int64_t pixels) { return tile_function(e.module, e.target, s, pixels, use); };
-    llvm::Function *large = tile(s.tile_pixels);
-    IrValue back = e.constant(0);
-    if (s.winograd) back = WinogradOutput::function(e.module, e.target, s);
-    values.insert(values.end(), {large, s.smaller_tile ? tile(small_tile_pixels(s)) : large,
-                                 e.constant(s.panel()), back});
+    IrValue list = e.local(llvm::ArrayType::get(e.i64, uint64_t(s.tile_pixels + 1)));
+    const int64_t small = s.tile_pixels - (s.smaller_tile ? s.vector_pixels : 0);
+    for (int64_t pixels = s.winograd ? 1 : small; pixels <= s.tile_pixels;
+         pixels += s.vector_pixels)
+      e.ir.CreateStore(tile_function(e.module, e.target, s, pixels, use),
+                       e.offset(list, pixels * 8));
+    values.insert(values.end(), {e.constant(s.panel()), list});
+    for (int64_t h : {s.winograd ? s.winograd->outputs.h : 0, s.edge_outputs.h})
+      for (int64_t w : {s.winograd ? s.winograd->outputs.w : 0, s.edge_outputs.w})
+        values.push_back(s.winograd ? WinogradOutput::function(e.module, e.target, s, {h, w})
+                                    : static_cast<IrValue>(e.constant(0)));
   }
-  static IrValue load_at(Emitter &e, llvm::Type *type, IrValue table, int entry) {
-    return e.load_invariant(type, e.offset(table, int64_t(entry) * 8));
+  static IrValue load_at(Emitter &e, llvm::Type *type, IrValue table, int entry,
+                         IrValue index = nullptr) {
+    IrValue place = e.offset(table, int64_t(entry) * 8);
+    return e.load_invariant(type, index ? e.offset(place, e.mul(index, e.constant(8))) : place);
   }
-  IrValue load(Emitter &e, llvm::Type *type, int entry) const {
-    return load_at(e, type, table_, entry);
-  }
+  IrValue own(Emitter &e) const { return e.offset(table_, int64_t(first_) * 8); }
+
   IrValue table_;
   int first_, first_panel_;
+};
+
+// The tiles of Winograd's in a block, `cols` in a row. Of those in the picture's last row or column
+// fewer outputs may be wanted, so that they have only the first points. Products of a point are
+// those of all tiles that have it: so whole ones lie between those at either edge.
+struct TileGrid {
+  IrValue rows, cols, whole_rows, whole_cols;
+
+  // 0 inside, 1 in a last column that is an edge, 2 in such a row, 3 in both.
+  IrValue edges(Emitter &e, IrValue row, IrValue col) const {
+    return e.add(e.mul(beyond(e, row, whole_rows), e.constant(2)), beyond(e, col, whole_cols));
+  }
+  // The column at the edge, of whole rows; whole columns, row by row; the corner.
+  IrValue index(Emitter &e, IrValue row, IrValue col) const {
+    IrValue whole = e.add(e.add(column(e), e.mul(row, whole_cols)), col);
+    IrValue corner = e.sub(count(e), e.constant(1));
+    IrValue at_edge = e.ir.CreateSelect(e.ir.CreateICmpSLT(row, whole_rows), row, corner);
+    return e.ir.CreateSelect(e.ir.CreateICmpSLT(col, whole_cols), whole, at_edge);
+  }
+  IrValue count(Emitter &e) const { return e.mul(rows, cols); }
+  struct Range {
+    IrValue first, count;
+  };
+  // The tiles with a point that those in the edge's row may lack, or those in its column.
+  Range range(Emitter &e, IrValue lacks_h, bool lacks_w) const {
+    IrValue in_rows = e.ir.CreateSelect(lacks_h, whole_rows, rows);
+    return {lacks_w ? column(e) : static_cast<IrValue>(e.constant(0)),
+            e.mul(in_rows, lacks_w ? whole_cols : cols)};
+  }
+
+private:
+  static IrValue beyond(Emitter &e, IrValue number, IrValue end) {
+    return e.ir.CreateZExt(e.ir.CreateICmpSGE(number, end), e.i64);
+  }
+  IrValue column(Emitter &e) const { return e.mul(whole_rows, e.sub(cols, whole_cols)); }
 };
 
 // The spec without what the table says, and what only tiles know: equal for kernels that share
@@ -128,6 +182,7 @@ ConvSpec loops_of(const ConvSpec &spec) {
   loops.group_channels = 0;
   loops.apart = false;
   loops.last = {};
+  loops.edge_outputs = {};
   if (loops.winograd) loops.winograd = Winograd{.from_taps = spec.winograd->from_taps};
   loops.post.assign(operands_of(spec.post), FusedOp{Binary{}});
   for (ConvSpec &source : loops.source) source = loops_of(source);
@@ -251,15 +306,18 @@ private:
   IrValue param(Emitter &e, int index) const { return arguments_.param(e, index); }
   IrValue operand(Emitter &e, int index) const { return arguments_.operand(e, index); }
   IrValue scratch(Emitter &e) const { return arguments_.scratch(e); }
-  TileRow tile_row(Emitter &e, const StageTable::Panel &panel, IrValue end = nullptr) const {
-    return {panel.address(e, StageTable::large_tile),
-            panel.address(e, StageTable::small_tile),
-            table_.number(e, StageTable::large_pixels),
-            table_.number(e, StageTable::small_pixels),
+  TileRow tile_row(Emitter &e, const StageTable::Panel &panel) const {
+    IrValue large = table_.number(e, StageTable::large_pixels);
+    IrValue small = table_.number(e, StageTable::small_pixels);
+    return {e.constant(0),
+            panel.tile(e, large),
+            panel.tile(e, small),
+            large,
+            small,
             param(e, C::large_tiles),
             param(e, C::tiles),
             param(e, C::fetch_call),
-            end};
+            param(e, C::fetch_step)};
   }
   IrValue post_row_pitch(Emitter &e, size_t i) const {
     return param(e, C::first_post_pitch + 4 * int(i) + 1);
@@ -283,59 +341,94 @@ private:
   IrValue tile_row_of(Emitter &e, IrValue row) const { // rows before the picture: the first
     return e.div(e.maximum(row, e.constant(0)), outputs_h(e));
   }
-  // Rows of tiles in a block that begins with row `first_tile` of them.
-  IrValue tile_rows(Emitter &e, IrValue first_tile) const {
-    return e.minimum(winograd_param(e, C::block_tile_rows),
-                     e.sub(winograd_param(e, C::tile_rows), first_tile));
+  // Of a block that begins with row `first_tile` of tiles.
+  TileGrid tile_grid(Emitter &e, IrValue first_tile) const {
+    IrValue rows = e.minimum(winograd_param(e, C::block_tile_rows),
+                             e.sub(winograd_param(e, C::tile_rows), first_tile));
+    IrValue whole = e.minimum(rows, e.sub(winograd_param(e, C::whole_tile_rows), first_tile));
+    return {rows, winograd_param(e, C::tile_cols), whole, winograd_param(e, C::whole_tile_cols)};
+  }
+  // A range of tiles, evenly split. Fewer than `tiles` fetch as much.
+  TileRow tile_row(Emitter &e, const StageTable::Panel &panel, const TileArguments &all,
+                   const TileGrid::Range &range) const {
+    auto up = [&](IrValue a, IrValue b) { return e.div(e.sub(e.add(a, b), e.constant(1)), b); };
+    IrValue count = e.maximum(range.count, e.constant(1));
+    TileRow row{};
+    row.first = range.first;
+    IrValue tiles = up(count, table_.number(e, StageTable::large_pixels));
+    row.large_pixels = up(count, tiles);
+    row.small_pixels = e.sub(row.large_pixels, e.constant(1));
+    row.large = e.sub(range.count, e.mul(tiles, row.small_pixels));
+    row.large_tile = panel.tile(e, row.large_pixels);
+    row.small_tile = panel.tile(e, row.small_pixels);
+    IrValue none = e.ir.CreateICmpEQ(range.count, e.constant(0));
+    row.tiles = e.ir.CreateSelect(none, e.constant(0), tiles);
+    IrValue share = param(e, C::fetch_call);
+    row.fetch_call = e.div(e.mul(share, param(e, C::tiles)), tiles);
+    row.fetch_step = e.div(e.mul(all.fetch_step, param(e, C::tiles)), tiles);
+    row.fetch_step =
+        e.ir.CreateSelect(e.ir.CreateICmpEQ(share, e.constant(0)), all.fetch_step, row.fetch_step);
+    return row;
   }
 
   // All input tiles of a block, from rows in scratch.
   void transform_tiles(Emitter &e, IrValue first_tile) const {
-    IrValue cols = winograd_param(e, C::tile_cols);
+    const TileGrid grid = tile_grid(e, first_tile);
     IrValue to = e.offset(e.scratch, winograd_param(e, C::transformed_at));
-    e.loop(tile_rows(e, first_tile), [&](IrValue r) {
+    e.loop(grid.rows, [&](IrValue r) {
       IrValue row = e.offset(scratch(e), e.mul(r, param(e, C::src_row_step)));
-      e.loop(cols, [&](IrValue c) {
-        IrValue tile = e.mul(e.add(e.mul(r, cols), c), winograd_param(e, C::transformed_tile));
+      e.loop(grid.cols, [&](IrValue c) {
+        IrValue tile = e.mul(grid.index(e, r, c), winograd_param(e, C::transformed_tile));
         const WinogradInput each{e.offset(row, e.mul(c, param(e, C::src_pixel_step))),
                                  e.offset(to, tile),
                                  param(e, C::tap_row_pitch),
                                  param(e, C::tap_col_pitch),
                                  winograd_param(e, C::transformed_point),
                                  param(e, C::in_channels)};
-        each.call(e, table_.address(e, StageTable::transform));
+        each.call(e, table_.address(e, StageTable::transform, grid.edges(e, r, c)));
       });
     });
   }
 
-  // The products of `points` points from number `first` on, over `all.depth` channels. Source and
-  // result of `all` are those of point 0, weights those of the first, so many bytes apart, fetched
-  // ones for point 0.
+  // The products of the points in some rows, over `all.depth` channels, in the order in which
+  // weights lie and are fetched. Source and result of `all` are those of point 0 and tile 0,
+  // fetched weights those for point 0, weights those of the first row, points so many bytes apart.
   void products_of_points(Emitter &e, const StageTable::Panel &panel, const TileArguments &all,
-                          IrValue tile_count, IrValue first, IrValue points,
+                          const TileGrid &grid, IrValue first_row, IrValue end_row,
                           IrValue weights_point) const {
-    e.loop(points, [&](IrValue number) {
-      IrValue point = e.add(first, number);
-      TileArguments p = all;
-      p.fetch = e.offset(all.fetch, e.mul(point, param(e, C::fetch_row)));
-      p.source = e.offset(all.source, e.mul(point, winograd_param(e, C::transformed_point)));
-      p.weights = e.offset(all.weights, e.mul(number, weights_point));
-      p.out = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
-      tile_row(e, panel, tile_count).emit(e, p);
+    IrValue points_w = table_.number(e, StageTable::points_w);
+    IrValue edge_h = table_.number(e, StageTable::edge_points_h);
+    IrValue edge_w = table_.number(e, StageTable::edge_points_w);
+    e.loop(first_row, end_row, e.constant(1), [&](IrValue i) {
+      IrValue lacks_h = e.ir.CreateICmpSGE(i, edge_h);
+      const TileRow anywhere = tile_row(e, panel, all, grid.range(e, lacks_h, false));
+      const TileRow inside = tile_row(e, panel, all, grid.range(e, lacks_h, true));
+      e.loop(points_w, [&](IrValue j) {
+        IrValue point = e.add(e.mul(i, points_w), j);
+        IrValue number = e.sub(point, e.mul(first_row, points_w));
+        const TileRow row = TileRow::select(e, e.ir.CreateICmpSGE(j, edge_w), inside, anywhere);
+        TileArguments p = all;
+        p.fetch = e.offset(all.fetch, e.mul(point, param(e, C::fetch_row)));
+        p.source = e.offset(all.source, e.mul(point, winograd_param(e, C::transformed_point)));
+        p.weights = e.offset(all.weights, e.mul(number, weights_point));
+        p.out = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
+        row.emit(e, p);
+      });
     });
   }
 
   // The same with weights that are taps: of some channels at a time they become points in scratch,
   // row by row, and their products are added to those of the channels before.
   void products_from_taps(Emitter &e, const StageTable::Panel &panel, const TileArguments &all,
-                          IrValue tile_count) const {
+                          const TileGrid &grid) const {
     IrValue panel_bytes = all.out_pixel;
-    e.loop(table_.number(e, StageTable::points), [&](IrValue point) {
+    IrValue points_h = table_.number(e, StageTable::points_h);
+    e.loop(e.mul(points_h, table_.number(e, StageTable::points_w)), [&](IrValue point) {
       IrValue to = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
-      e.for_lanes(e.mul(tile_count, panel.number(e, StageTable::lanes)),
-                  [&](IrValue first, IrValue mask) {
-                    e.store(e.zero(e.vector()), e.offset(to, e.mul(first, e.constant(4))), mask);
-                  });
+      IrValue count = e.mul(grid.count(e), panel.number(e, StageTable::lanes));
+      e.for_lanes(count, [&](IrValue first, IrValue mask) {
+        e.store(e.zero(e.vector()), e.offset(to, e.mul(first, e.constant(4))), mask);
+      });
     });
     IrValue filters = e.offset(e.scratch, winograd_param(e, C::filters_at));
     IrValue filters_point = winograd_param(e, C::filters_point);
@@ -350,13 +443,11 @@ private:
       some.weights = filters;
       IrValue filter = e.offset(all.weights, e.mul(first, channel_bytes));
       some.fetch = e.offset(filter, param(e, C::fetch_ahead));
-      IrValue points_w = table_.number(e, StageTable::points_w);
-      e.loop(e.div(table_.number(e, StageTable::points), points_w), [&](IrValue row) {
+      e.loop(points_h, [&](IrValue row) {
         const WinogradFilters transform{filter,        filters,     row,
                                         filters_point, panel_bytes, some.depth};
         transform.call(e, table_.address(e, StageTable::transform_filters));
-        products_of_points(e, panel, some, tile_count, e.mul(row, points_w), points_w,
-                           filters_point);
+        products_of_points(e, panel, some, grid, row, e.add(row, e.constant(1)), filters_point);
       });
     });
   }
@@ -366,8 +457,7 @@ private:
   void winograd_panel(Emitter &e, const StageTable::Panel &panel, TileArguments a, const Rows &rows,
                       IrValue to, const IrValues &post) const {
     IrValue first_tile = tile_row_of(e, rows.first);
-    IrValue cols = winograd_param(e, C::tile_cols);
-    IrValue tile_count = e.mul(tile_rows(e, first_tile), cols);
+    const TileGrid grid = tile_grid(e, first_tile);
     IrValue products = e.offset(e.scratch, winograd_param(e, C::products_at));
     IrValue products_point = winograd_param(e, C::products_point);
     TileArguments p = a;
@@ -377,16 +467,15 @@ private:
     p.out_pixel = e.mul(panel.number(e, StageTable::lanes), e.constant(4));
     p.post_pixel.clear();
     if (spec_.winograd->from_taps)
-      products_from_taps(e, panel, p, tile_count);
+      products_from_taps(e, panel, p, grid);
     else
-      products_of_points(e, panel, p, tile_count, e.constant(0),
-                         table_.number(e, StageTable::points), e.mul(a.depth, p.out_pixel));
-    e.loop(tile_rows(e, first_tile), [&](IrValue r) {
+      products_of_points(e, panel, p, grid, e.constant(0), table_.number(e, StageTable::points_h),
+                         e.mul(p.depth, p.out_pixel));
+    e.loop(grid.rows, [&](IrValue r) {
       IrValue row = e.mul(e.add(first_tile, r), outputs_h(e)); // of the picture
       IrValue wanted = e.sub(rows.first, row);                 // from here to the wanted ones
-      IrValue end = e.minimum(e.add(wanted, rows.count), e.sub(param(e, C::stage_rows), row));
-      e.loop(cols, [&](IrValue c) {
-        IrValue tile = e.add(e.mul(r, cols), c);
+      e.loop(grid.cols, [&](IrValue c) {
+        IrValue tile = grid.index(e, r, c);
         IrValue col = e.mul(c, table_.number(e, StageTable::outputs_w));
         WinogradOutput w{};
         w.from = e.offset(products, e.mul(tile, p.out_pixel));
@@ -395,8 +484,7 @@ private:
         w.pixel = rows.pixel_pitch;
         w.to = e.offset(to, e.sub(e.mul(col, w.pixel), e.mul(wanted, w.row)));
         w.first_row = wanted;
-        w.end_row = end;
-        w.cols = e.sub(winograd_param(e, C::result_cols), col);
+        w.end_row = e.add(wanted, rows.count);
         w.bias = a.bias;
         w.live_channels = a.live_channels;
         for (size_t i = 0; i < extra_; ++i) {
@@ -406,7 +494,7 @@ private:
           w.post_row.push_back(row_pitch);
           w.post_pixel.push_back(pixel_pitch);
         }
-        w.call(e, panel.address(e, StageTable::transform_back));
+        w.call(e, panel.address(e, StageTable::transform_back, grid.edges(e, r, c)));
       });
     });
   }

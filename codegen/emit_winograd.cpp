@@ -123,28 +123,31 @@ std::vector<IrValues> transform_tile(Emitter &e, const Matrix &columns, const Ma
 
 // The same for all filters with so many points. Whole vectors, also at the last channels: lanes
 // behind them are neither kept apart nor used.
-llvm::Function *WinogradInput::function(llvm::Module &module, const Target &target, Size2 points) {
-  const std::string name =
-      fmt::format("winograd_{}x{}__{}.transform", points.h, points.w, target.name);
+llvm::Function *WinogradInput::function(llvm::Module &module, const Target &target, Size2 points,
+                                        Size2 first) {
+  std::string name = fmt::format("winograd_{}x{}", points.h, points.w);
+  if (first != points) name += fmt::format("_first{}x{}", first.h, first.w);
+  name += fmt::format("__{}.transform", target.name);
   return shared_function(module, target, name, type(module), [&](Emitter &e) {
     e.function->addFnAttr(aligned_stack);
     WinogradInput a{};
     unsigned next = 0;
     for (IrValue *field : {&a.from, &a.to, &a.row, &a.pixel, &a.point, &a.channels})
       *field = e.function->getArg(next++);
-    const Matrix &columns = winograd_matrices(points.h, 1).input;
-    const Matrix &rows = winograd_matrices(points.w, 1).input;
-    e.loop(e.constant(0), a.channels, e.constant(target.lanes()), [&](IrValue first) {
-      IrValue bytes = e.mul(first, e.constant(4));
+    const Matrix &columns = winograd_matrices(points.h, 1, first.h).input;
+    const Matrix &rows = winograd_matrices(points.w, 1, first.w).input;
+    e.loop(e.constant(0), a.channels, e.constant(target.lanes()), [&](IrValue channel) {
+      IrValue bytes = e.mul(channel, e.constant(4));
       IrValue source = e.offset(a.from, bytes), target_tile = e.offset(a.to, bytes);
       auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
         IrValue at = e.add(e.mul(a.row, e.constant(i)), e.mul(a.pixel, e.constant(j)));
         return e.load(e.vector(), e.offset(source, at));
       });
-      int64_t number = 0;
-      for (const IrValues &line : y)
-        for (IrValue value : line)
-          e.store(value, e.offset(target_tile, e.mul(a.point, e.constant(number++))));
+      for (int64_t i = 0; i < first.h; ++i)
+        for (int64_t j = 0; j < first.w; ++j) {
+          IrValue place = e.mul(a.point, e.constant(i * points.w + j));
+          e.store(y[size_t(i)][size_t(j)], e.offset(target_tile, place));
+        }
     });
   });
 }
@@ -206,26 +209,26 @@ void WinogradFilters::call(Emitter &e, IrValue function) const {
 namespace {
 
 llvm::FunctionType *output_type(llvm::Module &module, size_t extra) {
-  return shared_type(module, 3 + extra, 7 + 2 * extra);
+  return shared_type(module, 3 + extra, 6 + 2 * extra);
 }
 
 // The fields in the order of the function's arguments; their lists must be as long as they will be.
 std::vector<IrValue *> fields_of(WinogradOutput &a) {
   std::vector<IrValue *> all{&a.from, &a.to, &a.bias};
   for (IrValue &each : a.post) all.push_back(&each);
-  for (IrValue *each :
-       {&a.point, &a.row, &a.pixel, &a.first_row, &a.end_row, &a.cols, &a.live_channels})
+  for (IrValue *each : {&a.point, &a.row, &a.pixel, &a.first_row, &a.end_row, &a.live_channels})
     all.push_back(each);
   for (IrValue &each : a.post_row) all.push_back(&each);
   for (IrValue &each : a.post_pixel) all.push_back(&each);
   return all;
 }
 
-void transform_back(Emitter &e, const ConvSpec &spec, const WinogradOutput &a) {
+void transform_back(Emitter &e, const ConvSpec &spec, Size2 outputs, const WinogradOutput &a) {
   const Target &target = e.target;
-  const auto &[outputs, kernel, _] = *spec.winograd;
-  const Matrix &columns = winograd_matrices(outputs.h, kernel.h).output;
-  const Matrix &rows = winograd_matrices(outputs.w, kernel.w).output;
+  const auto &[of_tile, kernel, _] = *spec.winograd;
+  const Matrix &columns = winograd_matrices(of_tile.h, kernel.h, outputs.h).output;
+  const Matrix &rows = winograd_matrices(of_tile.w, kernel.w, outputs.w).output;
+  const int64_t points_w = spec.winograd->points().w;
   // What it reads and writes at the end is on its way meanwhile.
   auto fetch = [&](IrValue base, IrValue row_pitch, IrValue pixel_pitch, Emitter::Fetch what) {
     for (int64_t i = 0; i < outputs.h; ++i)
@@ -245,7 +248,7 @@ void transform_back(Emitter &e, const ConvSpec &spec, const WinogradOutput &a) {
         spec.masked ? e.lane_mask(e.sub(a.live_channels, lane), target.lanes()) : nullptr;
     IrValue from = e.offset(a.from, bytes);
     auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
-      return e.load(e.vector(), e.offset(from, e.mul(a.point, e.constant(i * rows.cols + j))));
+      return e.load(e.vector(), e.offset(from, e.mul(a.point, e.constant(i * points_w + j))));
     });
     IrValue bias = spec.bias ? e.load(e.vector(), e.offset(a.bias, bytes)) : nullptr;
     for (int64_t i = 0; i < outputs.h; ++i) {
@@ -253,20 +256,19 @@ void transform_back(Emitter &e, const ConvSpec &spec, const WinogradOutput &a) {
       IrValue wanted =
           e.ir.CreateAnd(e.ir.CreateICmpSGE(row, a.first_row), e.ir.CreateICmpSLT(row, a.end_row));
       e.when(wanted, [&] {
-        for (int64_t j = 0; j < outputs.w; ++j)
-          e.when(e.ir.CreateICmpSLT(e.constant(j), a.cols), [&] {
-            auto at = [&](IrValue base, IrValue row_pitch, IrValue pixel_pitch) {
-              IrValue pixel = e.add(e.mul(row_pitch, row), e.mul(pixel_pitch, e.constant(j)));
-              return e.offset(e.offset(base, bytes), pixel);
-            };
-            IrValue value = y[size_t(i)][size_t(j)];
-            if (bias) value = e.ir.CreateFAdd(value, bias);
-            value = emit_steps(e, spec.post, value, [&](int k) {
-              const size_t o = size_t(k);
-              return e.load(e.vector(), at(a.post[o], a.post_row[o], a.post_pixel[o]), mask);
-            });
-            e.store(value, at(a.to, a.row, a.pixel), mask);
+        for (int64_t j = 0; j < outputs.w; ++j) {
+          auto at = [&](IrValue base, IrValue row_pitch, IrValue pixel_pitch) {
+            IrValue pixel = e.add(e.mul(row_pitch, row), e.mul(pixel_pitch, e.constant(j)));
+            return e.offset(e.offset(base, bytes), pixel);
+          };
+          IrValue value = y[size_t(i)][size_t(j)];
+          if (bias) value = e.ir.CreateFAdd(value, bias);
+          value = emit_steps(e, spec.post, value, [&](int k) {
+            const size_t o = size_t(k);
+            return e.load(e.vector(), at(a.post[o], a.post_row[o], a.post_pixel[o]), mask);
           });
+          e.store(value, at(a.to, a.row, a.pixel), mask);
+        }
       });
     }
   });
@@ -275,12 +277,13 @@ void transform_back(Emitter &e, const ConvSpec &spec, const WinogradOutput &a) {
 } // namespace
 
 llvm::Function *WinogradOutput::function(llvm::Module &module, const Target &whole,
-                                         const ConvSpec &spec) {
+                                         const ConvSpec &spec, Size2 outputs) {
   const ConvSpec own{.tile_vectors = spec.tile_vectors,
                      .lanes = spec.lanes,
                      .masked = spec.masked,
                      .bias = spec.bias,
                      .winograd = spec.winograd,
+                     .edge_outputs = outputs,
                      .post = spec.post};
   const size_t extra = operands_of(spec.post);
   const Target target = with_lanes(whole, spec.lanes);
@@ -292,7 +295,7 @@ llvm::Function *WinogradOutput::function(llvm::Module &module, const Target &who
                              list->resize(extra);
                            unsigned next = 0;
                            for (IrValue *field : fields_of(a)) *field = e.function->getArg(next++);
-                           transform_back(e, own, a);
+                           transform_back(e, own, outputs, a);
                          });
 }
 

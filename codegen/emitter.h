@@ -155,7 +155,9 @@ struct WinogradInput {
   // `from`: the tile's first pixel; `to`: its place for the first point. Pitches in bytes. Behind
   // the last channel, lanes of a last vector hold anything, of what is read and what is written.
   IrValue from, to, row, pixel, point, channels;
-  static llvm::Function *function(llvm::Module &module, const Target &target, Size2 points);
+  // Of so many points, the first ones in each dimension.
+  static llvm::Function *function(llvm::Module &module, const Target &target, Size2 points,
+                                  Size2 first);
   void call(Emitter &e, IrValue function) const; // an address
 
 private:
@@ -178,13 +180,14 @@ private:
 
 // One tile of the result, for one panel of its channels:
 struct WinogradOutput {
-  IrValue from, point;              // products of the first point; bytes from each to the next
-  IrValue to, row, pixel;           // the tile's first pixel, which need not exist
-  IrValue first_row, end_row, cols; // that are wanted, of the tile's
+  IrValue from, point;        // products of the first point; bytes from each to the next
+  IrValue to, row, pixel;     // the tile's first pixel, which need not exist
+  IrValue first_row, end_row; // that are wanted, of the tile's
   IrValue bias, live_channels;
   IrValues post, post_row, post_pixel;
-  // Of the spec: the transform, the panel, mask, bias, post.
-  static llvm::Function *function(llvm::Module &module, const Target &target, const ConvSpec &spec);
+  // Of the spec: the transform, the panel, mask, bias, post. Of the tile's outputs the first ones.
+  static llvm::Function *function(llvm::Module &module, const Target &target, const ConvSpec &spec,
+                                  Size2 outputs);
   void call(Emitter &e, IrValue function) const; // an address
 };
 

@@ -1,5 +1,6 @@
 #include "ir/winograd.h"
 
+#include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <map>
@@ -8,7 +9,7 @@
 namespace lathe::core {
 namespace {
 
-// The finite points; infinity is always one more.
+// The finite points; infinity is always one more, before them. Edges take the first ones.
 std::vector<double> points(int64_t count) {
   const double half = std::sqrt(0.5), two = std::sqrt(2);
   switch (count) {
@@ -40,25 +41,35 @@ std::vector<double> product(const std::vector<double> &points, size_t left_out) 
   return polynomial;
 }
 
-WinogradMatrices make(int64_t outputs, int64_t taps) {
-  const int64_t n = outputs + taps - 1;
+// The polynomial that is 0 at all points but one, at that one.
+double value_at(const std::vector<double> &points, size_t own) {
+  double value = 1;
+  for (size_t p = 0; p < points.size(); ++p)
+    if (p != own) value *= points[own] - points[p];
+  return value;
+}
+
+WinogradMatrices make(int64_t outputs, int64_t taps, int64_t wanted) {
+  const int64_t n = wanted + taps - 1;
   auto matrix = [](int64_t rows, int64_t cols) {
     return Matrix{rows, cols, std::vector<double>(size_t(rows * cols))};
   };
-  WinogradMatrices m{matrix(outputs, n), matrix(n, taps), matrix(n, n)};
-  const std::vector<double> finite = points(n - 1);
-  for (int64_t j = 0; j < n; ++j) {
-    const bool infinite = j == n - 1;
-    const std::vector<double> row = product(finite, size_t(j));
-    double scale = 1; // the polynomial at its own point
-    for (size_t l = 0; !infinite && l < finite.size(); ++l)
-      if (int64_t(l) != j) scale *= finite[size_t(j)] - finite[l];
+  WinogradMatrices m{matrix(wanted, n), matrix(n, taps), matrix(n, n)};
+  const std::vector<double> all = points(outputs + taps - 2);
+  const std::vector<double> finite(all.begin(), all.begin() + (n - 1));
+  for (int64_t j = 0; j < n; ++j) { // infinity first
+    const bool infinite = j == 0;
+    const size_t own = infinite ? finite.size() : size_t(j - 1); // none: no factor is left out
     auto power = [&](int64_t e, int64_t highest) {
-      return infinite ? double(e == highest) : std::pow(finite[size_t(j)], double(e));
+      return infinite ? double(e == highest) : std::pow(finite[own], double(e));
     };
-    for (int64_t i = 0; i < outputs; ++i) m.output.at(i, j) = power(i, outputs - 1);
+    // Filters are divided by the value among all points; the rest of the division is the input's.
+    const double scale = infinite ? 1 : value_at(all, own);
+    const double input_scale = infinite ? 1 : scale / value_at(finite, own);
+    const std::vector<double> row = product(finite, own);
+    for (int64_t i = 0; i < wanted; ++i) m.output.at(i, j) = power(i, wanted - 1);
     for (int64_t k = 0; k < taps; ++k) m.filter.at(j, k) = power(k, taps - 1) / scale;
-    for (size_t i = 0; i < row.size(); ++i) m.input.at(j, int64_t(i)) = row[i];
+    for (size_t i = 0; i < row.size(); ++i) m.input.at(j, int64_t(i)) = input_scale * row[i];
   }
   return m;
 }
@@ -76,12 +87,12 @@ bool has_winograd(int64_t outputs, int64_t taps) {
   return outputs >= 1 && taps >= 1 && (n == 1 || n == 4 || n == 6 || n == 8);
 }
 
-const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps) {
+const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps, int64_t wanted) {
   static std::mutex mutex;
-  static std::map<std::pair<int64_t, int64_t>, WinogradMatrices> known;
+  static std::map<std::array<int64_t, 3>, WinogradMatrices> known;
   std::lock_guard lock(mutex);
-  auto [place, fresh] = known.try_emplace({outputs, taps});
-  if (fresh) place->second = make(outputs, taps);
+  auto [place, fresh] = known.try_emplace({outputs, taps, wanted});
+  if (fresh) place->second = make(outputs, taps, wanted);
   return place->second;
 }
 

@@ -23,6 +23,9 @@ struct Matrix { // row-major
 // Neural Networks", section 4, with points of little rounding error: 0, ±sqrt(1/2), ±sqrt(2)
 // (Barabasz et al. 2020, "Error Analysis and Improving the Accuracy of Winograd Convolution for
 // Deep Neural Networks", measure such sets).
+//
+// A tile at the picture's edge, of which only m' < m outputs are wanted, takes n' = m' + r - 1 of
+// the same points, the first ones: F(m', r), with filters as F(m, r) transforms them.
 struct WinogradMatrices {
   Matrix output, filter, input; // m x n, n x r, n x n
 };
@@ -42,6 +45,10 @@ std::string to_string(const Winograd &winograd); // its outputs: "4", "2x4", "4 
 
 // Whether there is a set of points for it.
 bool has_winograd(int64_t outputs, int64_t taps);
-const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps);
+// `wanted` of the outputs, by the first points; of all, unless told otherwise.
+const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps, int64_t wanted);
+inline const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps) {
+  return winograd_matrices(outputs, taps, outputs);
+}
 
 } // namespace lathe::core

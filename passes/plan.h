@@ -97,7 +97,7 @@ enum class Prologue : uint8_t {
 // [group][panel][lane]; operands of `pre`: [channel].
 struct ConvSpec {
   int64_t tile_pixels = 1;   // output pixels per register tile; a row is split into tiles of this
-  bool smaller_tile = false; // many and, if set, of `vector_pixels` less
+  bool smaller_tile = false; // many and, if set, of `vector_pixels` less; by Winograd, at most this
   int64_t tile_vectors = 1;
   int64_t lanes = 4; // of these vectors: the target's, or fewer for few channels
   // Of a group, where a panel holds several groups: few, as many in as out. A step over K is then
@@ -120,6 +120,7 @@ struct ConvSpec {
   int64_t gathered = 0; // by Prologue::gather: how many channels, where they are few
   // Tiles are read from scratch, so there is a prologue; never in a chain.
   std::optional<Winograd> winograd = {};
+  Size2 edge_outputs = {}; // of its tiles in the last row, and in the last column
   std::vector<FusedOp> pre = {}, post = {};
   std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none
   std::optional<PoolSpec> pool = {}; // with a bias as its only operand
@@ -190,14 +191,15 @@ struct ConvSpec {
     first_post_pitch // image, row, pixel, group per post operand
   };
   // Behind those of a stage that goes by Winograd; its src steps are between tiles of the input,
-  // and `tiles`, `large_tiles` are of `tile_pixels` tiles of a full block. Scratch holds the
+  // and `tiles` says how many register tiles those of a full block make. Scratch holds the
   // transformed tiles as [point][tile][channel], and products as [point][tile][lane of a panel]; if
   // filters are transformed from their taps, so many channels of a panel at a time, those as
   // [point][channel][lane].
   enum WinogradParam {
-    result_cols,
     tile_rows, // of the whole result
     tile_cols,
+    whole_tile_rows, // of tiles of which all outputs are wanted
+    whole_tile_cols,
     block_tile_rows,
     transformed_at,
     transformed_tile, // bytes from each to the next

@@ -15,11 +15,17 @@ double product_share(const Kernel &kernel) {
   auto param = [&](size_t p) {
     return double(kernel.params[ConvSpec::first_stage_param + p].fixed);
   };
-  const auto [points, taps] = std::pair{conv->winograd->points(), conv->winograd->kernel};
+  const auto &[outputs, kernel_size, _] = *conv->winograd;
   const size_t w = conv->first_winograd_param();
-  return param(w + ConvSpec::tile_rows) * param(w + ConvSpec::tile_cols) *
-         double(points.h * points.w) /
-         (param(ConvSpec::stage_rows) * param(w + ConvSpec::result_cols) * double(taps.h * taps.w));
+  // Of a row or column of tiles, its edge included: points over taps of all outputs.
+  auto share = [&](size_t tiles, size_t whole, int64_t of_tile, int64_t of_edge, int64_t taps) {
+    const double wholes = param(w + whole), edges = param(w + tiles) - wholes;
+    return (wholes * double(of_tile + taps - 1) + edges * double(of_edge + taps - 1)) /
+           ((wholes * double(of_tile) + edges * double(of_edge)) * double(taps));
+  };
+  const Size2 edge = conv->edge_outputs;
+  return share(ConvSpec::tile_rows, ConvSpec::whole_tile_rows, outputs.h, edge.h, kernel_size.h) *
+         share(ConvSpec::tile_cols, ConvSpec::whole_tile_cols, outputs.w, edge.w, kernel_size.w);
 }
 
 struct Algorithm {

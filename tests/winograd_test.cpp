@@ -18,7 +18,8 @@ std::vector<double> times(const Matrix &m, const std::vector<double> &x) {
 
 } // namespace
 
-TEST_CASE("every set of Winograd's matrices computes the correlation") {
+TEST_CASE(
+    "every set of Winograd's matrices computes the correlation, also a tile's first outputs") {
   std::mt19937 random(1);
   std::uniform_real_distribution<double> uniform(-1, 1);
   int sets = 0;
@@ -29,18 +30,22 @@ TEST_CASE("every set of Winograd's matrices computes the correlation") {
       CAPTURE(taps);
       ++sets;
       std::vector<double> filter(static_cast<size_t>(taps));
-      std::vector<double> input(size_t(outputs + taps - 1));
       for (double &x : filter) x = uniform(random);
-      for (double &x : input) x = uniform(random);
-      const WinogradMatrices &m = winograd_matrices(outputs, taps);
-      std::vector<double> product = times(m.filter, filter);
-      const std::vector<double> transformed = times(m.input, input);
-      for (size_t i = 0; i < product.size(); ++i) product[i] *= transformed[i];
-      const std::vector<double> got = times(m.output, product);
-      for (int64_t i = 0; i < outputs; ++i) {
-        double expected = 0;
-        for (int64_t k = 0; k < taps; ++k) expected += filter[size_t(k)] * input[size_t(i + k)];
-        CHECK(std::abs(got[size_t(i)] - expected) < 1e-10);
+      const std::vector<double> filters = times(winograd_matrices(outputs, taps).filter, filter);
+      for (int64_t wanted = 1; wanted <= outputs; ++wanted) {
+        CAPTURE(wanted);
+        std::vector<double> input(size_t(wanted + taps - 1));
+        for (double &x : input) x = uniform(random);
+        const WinogradMatrices &m = winograd_matrices(outputs, taps, wanted);
+        std::vector<double> product = times(m.input, input);
+        for (size_t i = 0; i < product.size(); ++i) product[i] *= filters[i];
+        const std::vector<double> got = times(m.output, product);
+        REQUIRE(got.size() == size_t(wanted));
+        for (int64_t i = 0; i < wanted; ++i) {
+          double expected = 0;
+          for (int64_t k = 0; k < taps; ++k) expected += filter[size_t(k)] * input[size_t(i + k)];
+          CHECK(std::abs(got[size_t(i)] - expected) < 1e-10);
+        }
       }
     }
   CHECK(sets > 10);

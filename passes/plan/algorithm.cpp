@@ -61,13 +61,26 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const int64_t rest = tile_rows % block_tile_rows;
   const int64_t at_once = w.from_taps ? filter_channels_at_once(w, tile.panel(), target) : s.depth;
   const double parts = double(ceil_div(s.depth, at_once));
-  auto block = [&](int64_t rows) {
-    return points * parts *
-           product_cost(rows * tile_cols, tile, s.channels, double(s.depth) / parts);
+  // Tiles at the edges have fewer points.
+  const Size2 edge = edge_outputs(w, s.y);
+  const int64_t edge_h = edge.h + w.kernel.h - 1, edge_w = edge.w + w.kernel.w - 1;
+  const int64_t whole_cols = s.y.w / w.outputs.w;
+  auto block = [&](int64_t rows, int64_t whole_rows) {
+    auto products = [&](int64_t of_points, int64_t of_tiles) {
+      if (of_points == 0 || of_tiles == 0) return 0.0;
+      return double(of_points) * parts *
+             product_cost(of_tiles, tile, s.channels, double(s.depth) / parts);
+    };
+    return products(edge_h * edge_w, rows * tile_cols) +
+           products((points_h - edge_h) * edge_w, whole_rows * tile_cols) +
+           products(edge_h * (points_w - edge_w), rows * whole_cols) +
+           products((points_h - edge_h) * (points_w - edge_w), whole_rows * whole_cols);
   };
   const double blocks = double(ceil_div(tile_rows, block_tile_rows));
+  const int64_t last = rest ? rest : block_tile_rows;
+  const int64_t edge_rows = tile_rows - s.y.h / w.outputs.h;
   const double compute =
-      double(tile_rows / block_tile_rows) * block(block_tile_rows) + (rest ? block(rest) : 0);
+      (blocks - 1) * block(block_tile_rows, block_tile_rows) + block(last, last - edge_rows);
   const double of_filter = w.from_taps ? double(w.kernel.h * w.kernel.w) : points;
   const double weights = 4 * of_filter * double(s.depth * s.channels);
   const double streaming =

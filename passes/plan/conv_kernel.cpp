@@ -94,8 +94,8 @@ private:
     int64_t scratch_cols, pixel, row; // the source of the product: elements between pixels, rows
     bool scratch;
     // By Winograd: tiles of the result, those of a block, elements between tiles and points.
-    int64_t tile_rows, tile_cols, block_tile_rows, transformed_tile, transformed_point,
-        products_point;
+    int64_t tile_rows, tile_cols, whole_tile_rows, whole_tile_cols;
+    int64_t block_tile_rows, transformed_tile, transformed_point, products_point;
     int64_t filter_channels, filters_point; // transformed at a time; elements between points
   };
 
@@ -219,10 +219,15 @@ private:
     const auto &[outputs, kernel, from_taps] = *p.spec.winograd;
     p.tile_rows = ceil_div(p.y[2], outputs.h);
     p.tile_cols = ceil_div(p.y[3], outputs.w);
+    p.whole_tile_rows = p.y[2] / outputs.h;
+    p.whole_tile_cols = p.y[3] / outputs.w;
+    p.spec.edge_outputs = edge_outputs(*p.spec.winograd, {p.y[2], p.y[3]});
     p.block_tile_rows = std::min(p.tile_rows, aligned ? ceil_div(wanted_rows, outputs.h)
                                                       : (wanted_rows - 2) / outputs.h + 2);
     const int64_t tiles = p.block_tile_rows * p.tile_cols;
     set_row_tiles(p, tiles);
+    p.spec.tile_pixels = p.most_pixels; // other numbers of tiles are split alike
+    p.spec.smaller_tile = false;
     const int64_t line = 64 / 4; // pitches are whole cache lines, an odd number of them
     p.transformed_tile = ceil_div(p.depth, line) * line | line;
     p.transformed_point = tiles * p.transformed_tile | line;
@@ -392,7 +397,7 @@ private:
     for (const Storage &s : r_.stages[i].post)
       bytes({s.strides[0], s.strides[2], s.strides[3], p.channels});
     if (!p.spec.winograd) return;
-    add({p.y[3], p.tile_rows, p.tile_cols, p.block_tile_rows,
+    add({p.tile_rows, p.tile_cols, p.whole_tile_rows, p.whole_tile_cols, p.block_tile_rows,
          scratch_at + transformed_at(i, source_rows)});
     bytes({p.transformed_tile, p.transformed_point});
     add({scratch_at + products_at(i, source_rows)});

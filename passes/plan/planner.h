@@ -159,6 +159,10 @@ double winograd_cost(const ConvShape &shape, const Winograd &winograd, int64_t b
 // Bytes that a block of so many rows of tiles has in scratch, about; and what no block may have.
 double winograd_scratch(const ConvShape &shape, const Winograd &winograd, int64_t block_tile_rows,
                         const Target &target);
+// Outputs that are wanted of the tiles in the last row, and in the last column.
+inline Size2 edge_outputs(const Winograd &w, Size2 y) {
+  return {(y.h - 1) % w.outputs.h + 1, (y.w - 1) % w.outputs.w + 1};
+}
 // How many channels' filters are transformed from taps at a time: these and a row of their points
 // stay in the L1 cache.
 inline int64_t filter_channels_at_once(const Winograd &w, int64_t panel, const Target &target) {

@@ -45,8 +45,10 @@ std::string algorithm(const ConvSpec &spec) {
     return fmt::format("direct_{}pixels_{}taps", spec.vector_pixels, spec.step);
   if (!spec.winograd) return spec.apart ? "direct_apart" : "direct";
   const auto [outputs, kernel, from_taps] = *spec.winograd;
-  return fmt::format("winograd{}_{}x{}{}", to_string(Winograd{outputs, kernel}), kernel.h, kernel.w,
-                     from_taps ? "_from_taps" : "");
+  const Size2 edge = spec.edge_outputs;
+  return fmt::format("winograd{}_{}x{}{}{}", to_string(Winograd{outputs, kernel}), kernel.h,
+                     kernel.w, from_taps ? "_from_taps" : "",
+                     edge != outputs ? fmt::format("_edge{}x{}", edge.h, edge.w) : "");
 }
 
 struct Describe {
