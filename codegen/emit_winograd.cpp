@@ -248,7 +248,10 @@ void transform_back(Emitter &e, const ConvSpec &spec, Size2 outputs, const Winog
         spec.masked ? e.lane_mask(e.sub(a.live_channels, lane), target.lanes()) : nullptr;
     IrValue from = e.offset(a.from, bytes);
     auto y = transform_tile(e, columns, rows, [&](int64_t i, int64_t j) {
-      return e.load(e.vector(), e.offset(from, e.mul(a.point, e.constant(i * points_w + j))));
+      IrValue place = e.offset(from, e.mul(a.point, e.constant(i * points_w + j)));
+      // Where the next tile's products lie.
+      e.prefetch(e.offset(place, spec.tile_vectors * target.vector_bytes), Emitter::Fetch::to_read);
+      return e.load(e.vector(), place);
     });
     IrValue bias = spec.bias ? e.load(e.vector(), e.offset(a.bias, bytes)) : nullptr;
     for (int64_t i = 0; i < outputs.h; ++i) {
