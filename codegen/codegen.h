@@ -90,6 +90,8 @@ Result<std::string> print_library(const NetworkLibrary &library, CodeText form);
 
 // The widest known target that this CPU and its operating system support, with its cache sizes.
 Target host_target();
+// The target on each kind of machine that Lathe was measured on: with its caches and its speed.
+std::vector<Target> measured_machines(const Target &target);
 // Whether this machine can execute the target's code.
 bool host_supports(const Target &target);
 // Errors: unsupported, where it cannot.

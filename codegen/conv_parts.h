@@ -1,5 +1,5 @@
 // The parts of a convolution's stage: what it is told, its source rows in scratch, its register
-// tiles. Private to code generation; emit_conv.cpp puts them together.
+// tiles. Private to code generation; conv_stage.h puts them together.
 #pragma once
 
 #include "codegen/emitter.h"

@@ -56,15 +56,25 @@ int64_t cache_bytes(int level, int64_t otherwise) {
   return otherwise;
 }
 
-// How fast one core of a shared machine is, by LLVM's name of the CPU, so that plans are the same
-// on all machines of a kind. Measured on a Zen 4, a Zen 5 and an Emerald Rapids; other server CPUs
-// of Intel's are taken to be alike, all others for a Zen 4.
-struct Speed {
+// A core of a shared machine that Lathe was measured on: what plans depend on beside its
+// instructions.
+struct Machine {
+  int64_t l1_bytes, l2_bytes, l3_bytes;
   double gflops, l3_gbs, memory_gbs;
-};
-constexpr Speed zen4{118, 52, 23}, zen5{262, 105, 40}, emerald_rapids{179, 30, 15};
 
-Speed speed_of(llvm::StringRef cpu) {
+  Target of(Target target) const {
+    target.l1_bytes = l1_bytes, target.l2_bytes = l2_bytes, target.l3_bytes = l3_bytes;
+    target.gflops = gflops, target.l3_gbs = l3_gbs, target.memory_gbs = memory_gbs;
+    return target;
+  }
+};
+constexpr Machine zen4{32 << 10, 1 << 20, 16 << 20, 118, 52, 23};
+constexpr Machine zen5{48 << 10, 1 << 20, 32 << 20, 262, 105, 40};
+constexpr Machine emerald_rapids{48 << 10, 2 << 20, 256 << 20, 179, 30, 15};
+
+// By LLVM's name of the CPU, so that plans are the same on all machines of a kind. Other server
+// CPUs of Intel's are taken to be alike, all others for a Zen 4.
+const Machine &machine_of(llvm::StringRef cpu) {
   if (cpu == "znver5") return zen5;
   for (const char *intel : {"emeraldrapids", "sapphirerapids", "graniterapids", "icelake-server",
                             "cooperlake", "cascadelake", "skylake-avx512"})
@@ -74,16 +84,17 @@ Speed speed_of(llvm::StringRef cpu) {
 
 } // namespace
 
+std::vector<Target> measured_machines(const Target &target) {
+  return {zen4.of(target), zen5.of(target), emerald_rapids.of(target)};
+}
+
 Target host_target() {
-  for (Target target : known_targets()) {
-    if (!host_supports(target)) continue;
+  for (const Target &known : known_targets()) {
+    if (!host_supports(known)) continue;
+    Target target = machine_of(llvm::sys::getHostCPUName()).of(known);
     target.l1_bytes = cache_bytes(1, target.l1_bytes);
     target.l2_bytes = cache_bytes(2, target.l2_bytes);
     target.l3_bytes = cache_bytes(3, target.l3_bytes);
-    const Speed speed = speed_of(llvm::sys::getHostCPUName());
-    target.gflops = speed.gflops;
-    target.l3_gbs = speed.l3_gbs;
-    target.memory_gbs = speed.memory_gbs;
     return target;
   }
   return known_targets().back();

@@ -14,16 +14,10 @@
 namespace lathe::core {
 namespace {
 
-// What plans depend on: caches and speed of machines as they differ.
+// What plans depend on: measured machines, and others with smaller and larger caches.
 std::vector<Target> machines(const Target &target) {
-  std::vector<Target> all{target};
+  std::vector<Target> all = measured_machines(target);
   for (int64_t l2 : {512 << 10, 2 << 20}) all.emplace_back(target).l2_bytes = l2;
-  Target &server = all.emplace_back(target);
-  server.l1_bytes = 48 << 10, server.l2_bytes = 2 << 20, server.l3_bytes = 256 << 20;
-  server.gflops = 179, server.l3_gbs = 30, server.memory_gbs = 15;
-  Target &fast = all.emplace_back(target);
-  fast.l1_bytes = 48 << 10, fast.l3_bytes = 32 << 20;
-  fast.gflops = 250, fast.l3_gbs = 90, fast.memory_gbs = 38;
   return all;
 }
 
@@ -60,6 +54,20 @@ Result<std::vector<Graph>> heirs() {
   return graphs;
 }
 
+// By Winograd, also for square pictures of other sizes: whatever is left for the tiles at the edge.
+std::vector<KernelSpec> with_edges(const KernelSpec &spec) {
+  std::vector<KernelSpec> all{spec};
+  const auto *conv = std::get_if<ConvSpec>(&spec);
+  if (!conv || !conv->winograd) return all;
+  const Size2 outputs = conv->winograd->outputs;
+  for (int64_t edge = 1; edge <= std::max(outputs.h, outputs.w); ++edge) {
+    ConvSpec other = *conv;
+    other.edge_outputs = {std::min(edge, outputs.h), std::min(edge, outputs.w)};
+    all.push_back(std::move(other));
+  }
+  return all;
+}
+
 Result<std::vector<KernelSpec>> specs_for(const Target &target) {
   LATHE_TRY(std::vector<Graph> graphs, heirs());
   for (const std::string &name : bundled_models()) {
@@ -71,7 +79,8 @@ Result<std::vector<KernelSpec>> specs_for(const Target &target) {
     for (const Target &machine : machines(target)) {
       LATHE_TRY(const Plan plan, make_plan(graph, machine));
       for (const Kernel &kernel : plan.kernels)
-        specs.emplace(kernel_name(kernel.spec, target), kernel.spec);
+        for (KernelSpec &spec : with_edges(kernel.spec))
+          specs.emplace(kernel_name(spec, target), std::move(spec));
     }
   }
   std::vector<KernelSpec> all;

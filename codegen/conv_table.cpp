@@ -1,0 +1,53 @@
+#include "codegen/conv_table.h"
+
+namespace lathe::core {
+namespace {
+
+void add_stage(Emitter &e, const ConvSpec &s, IrValues &values) {
+  auto add = [&](std::initializer_list<int64_t> numbers) {
+    for (int64_t number : numbers) values.push_back(e.constant(number));
+  };
+  add({s.tile_pixels, s.tile_pixels - s.vector_pixels, s.panel()});
+  if (!s.winograd) return;
+  const auto &[outputs, kernel, from_taps] = *s.winograd;
+  const Size2 points = s.winograd->points();
+  const Size2 edge{s.edge_outputs.h + kernel.h - 1, s.edge_outputs.w + kernel.w - 1};
+  add({outputs.h, outputs.w, points.h, points.w, edge.h, edge.w});
+  const Target vectors = with_lanes(e.target, s.lanes);
+  values.push_back(from_taps ? WinogradFilters::function(e.module, vectors, *s.winograd)
+                             : static_cast<IrValue>(e.constant(0)));
+  for (int64_t h : {points.h, edge.h})
+    for (int64_t w : {points.w, edge.w})
+      values.push_back(WinogradInput::function(e.module, e.target, points, {h, w}));
+}
+void add_panel(Emitter &e, const ConvSpec &s, IrValues &values) {
+  const TileUse use = !s.winograd             ? TileUse::result
+                      : s.winograd->from_taps ? TileUse::part
+                                              : TileUse::product;
+  IrValue list = e.local(llvm::ArrayType::get(e.i64, uint64_t(s.tile_pixels + 1)));
+  const int64_t small = s.tile_pixels - (s.smaller_tile ? s.vector_pixels : 0);
+  for (int64_t pixels = s.winograd ? 1 : small; pixels <= s.tile_pixels; pixels += s.vector_pixels)
+    e.ir.CreateStore(tile_function(e.module, e.target, s, pixels, use), e.offset(list, pixels * 8));
+  values.insert(values.end(), {e.constant(s.panel()), list});
+  for (int64_t h : {s.winograd ? s.winograd->outputs.h : 0, s.edge_outputs.h})
+    for (int64_t w : {s.winograd ? s.winograd->outputs.w : 0, s.edge_outputs.w})
+      values.push_back(s.winograd ? WinogradOutput::function(e.module, e.target, s, {h, w})
+                                  : static_cast<IrValue>(e.constant(0)));
+}
+
+} // namespace
+
+IrValue StageTable::make(Emitter &e, const ConvSpec &spec) {
+  IrValues values;
+  for (const ConvSpec *s = &spec; s; s = s->source.empty() ? nullptr : s->source.data()) {
+    add_stage(e, *s, values);
+    add_panel(e, *s, values);
+    add_panel(e, s->of_last_panel(), values);
+  }
+  IrValue table = e.local(llvm::ArrayType::get(e.i64, values.size()));
+  for (size_t i = 0; i < values.size(); ++i)
+    e.ir.CreateStore(values[i], e.offset(table, int64_t(i) * 8));
+  return table;
+}
+
+} // namespace lathe::core
