@@ -56,7 +56,9 @@ TEST_CASE("a kernel's words, and the bytes that it must move") {
 TEST_CASE("what a kernel reads twice counts once") {
   Graph graph = network("input x 8x10x10; a: conv 16 3x3 pad 1; add { { b: conv 16 1x1 } { } }");
   REQUIRE(run_passes(graph));
-  const Plan plan = plan_of(graph);
+  PlanOptions options;
+  options.strict = true; // directly
+  const Plan plan = plan_of(graph, options);
   const auto facts = facts_of(graph, plan);
   REQUIRE(facts.size() >= 2);
   CHECK(facts[0].algorithm == "direct 3x3");
