@@ -105,37 +105,21 @@ void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) c
       [&] { one_by_one(e.constant(0)); });
 }
 
-// Gathers many channels of a picture whose columns are contiguous, a vector of columns of a vector
-// of channels at a time.
+// Gathers many channels of a picture whose columns are contiguous.
 void SourceRows::transpose(Emitter &e, IrValue channels, IrValue from, IrValue to,
                            const IrValues &pre) const {
-  const int64_t lanes = e.target.lanes();
-  IrValue four = e.constant(4), columns = param(e, C::in_cols);
-  IrValue pixel_bytes = e.mul(param(e, C::in_channels), four);
-  IrValue last = e.sub(channels, e.constant(1));
-  e.for_lanes(channels, [&](IrValue channel, IrValue channel_mask) {
-    IrValue bytes = e.mul(channel, four);
-    e.loop(e.constant(0), columns, e.constant(lanes), [&](IrValue x) {
-      IrValue live = e.sub(columns, x), mask = e.lane_mask(live, lanes);
-      IrValue source = e.offset(from, e.mul(x, four));
-      IrValue target = e.offset(e.offset(to, bytes), e.mul(x, pixel_bytes));
-      IrValues values;
-      for (int64_t i = 0; i < lanes; ++i) { // behind the last channel, that one again
-        IrValue row = e.add(channel, e.constant(i));
-        if (channel_mask) row = e.minimum(row, last);
-        IrValue at = e.mul(row, param(e, C::in_channel));
-        values.push_back(e.load(e.vector(), e.offset(source, at), mask));
-      }
-      values = e.transpose(std::move(values));
-      for (int64_t j = 0; j < lanes; ++j)
-        e.when(e.ir.CreateICmpSLT(e.constant(j), live), [&] {
-          IrValue value = emit_steps(e, spec_.pre, values[size_t(j)], [&](int i) {
-            return e.load(e.vector(), e.offset(pre[size_t(i)], bytes), channel_mask);
-          });
-          e.store(value, e.offset(target, e.mul(pixel_bytes, e.constant(j))), channel_mask);
-        });
-    });
-  });
+  e.transpose({.from = from,
+               .to = to,
+               .rows = param(e, C::in_cols),
+               .columns = channels,
+               .from_column = param(e, C::in_channel),
+               .to_row = e.mul(param(e, C::in_channels), e.constant(4))},
+              [&](IrValue value, IrValue channel, IrValue mask) {
+                return emit_steps(e, spec_.pre, value, [&](int i) {
+                  IrValue place = e.offset(pre[size_t(i)], e.mul(channel, e.constant(4)));
+                  return e.load(e.vector(), place, mask);
+                });
+              });
 }
 
 // Gathers a few channels of a picture whose columns are contiguous, a vector of columns at a

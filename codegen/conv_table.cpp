@@ -20,7 +20,8 @@ void add_stage(Emitter &e, const ConvSpec &s, IrValues &values) {
     for (int64_t w : {points.w, edge.w})
       values.push_back(WinogradInput::function(e.module, e.target, points, {h, w}));
 }
-void add_panel(Emitter &e, const ConvSpec &s, IrValues &values) {
+
+IrValues of_panel(Emitter &e, const ConvSpec &s) {
   const TileUse use = !s.winograd             ? TileUse::result
                       : s.winograd->from_taps ? TileUse::part
                                               : TileUse::product;
@@ -28,11 +29,12 @@ void add_panel(Emitter &e, const ConvSpec &s, IrValues &values) {
   const int64_t small = s.tile_pixels - (s.smaller_tile ? s.vector_pixels : 0);
   for (int64_t pixels = s.winograd ? 1 : small; pixels <= s.tile_pixels; pixels += s.vector_pixels)
     e.ir.CreateStore(tile_function(e.module, e.target, s, pixels, use), e.offset(list, pixels * 8));
-  values.insert(values.end(), {e.constant(s.panel()), list});
+  IrValues values{e.constant(s.panel()), list};
   for (int64_t h : {s.winograd ? s.winograd->outputs.h : 0, s.edge_outputs.h})
     for (int64_t w : {s.winograd ? s.winograd->outputs.w : 0, s.edge_outputs.w})
       values.push_back(s.winograd ? WinogradOutput::function(e.module, e.target, s, {h, w})
                                   : static_cast<IrValue>(e.constant(0)));
+  return values;
 }
 
 } // namespace
@@ -41,8 +43,10 @@ IrValue StageTable::make(Emitter &e, const ConvSpec &spec) {
   IrValues values;
   for (const ConvSpec *s = &spec; s; s = s->source.empty() ? nullptr : s->source.data()) {
     add_stage(e, *s, values);
-    add_panel(e, *s, values);
-    add_panel(e, s->of_last_panel(), values);
+    const IrValues panel = of_panel(e, *s);
+    values.insert(values.end(), panel.begin(), panel.end());
+    const IrValues last = s->last ? of_panel(e, s->of_last_panel()) : panel;
+    values.insert(values.end(), last.begin(), last.end());
   }
   IrValue table = e.local(llvm::ArrayType::get(e.i64, values.size()));
   for (size_t i = 0; i < values.size(); ++i)

@@ -7,13 +7,16 @@ namespace lathe::core {
 
 namespace {
 
-// What MapSpec and GatherSpec share: bases of all operands for every row that a task covers.
-void each_row(Emitter &e, int operands, const std::function<void(const IrValues &bases)> &body) {
+IrValue stride(Emitter &e, int operand, int64_t dimension) {
+  return e.param(MapSpec::first_stride + int(MapSpec::rank) * operand + int(dimension));
+}
+
+// What MapSpec and GatherSpec share: bases of all operands for the first of the rows that a task
+// covers, and how many it does.
+void each_task(Emitter &e, int operands,
+               const std::function<void(const IrValues &bases, IrValue rows)> &body) {
   using M = MapSpec;
   IrValue tasks_per_outer = e.param(M::tasks_per_outer), per_task = e.param(M::rows_per_task);
-  auto stride = [&](int operand, int64_t dimension) {
-    return e.param(M::first_stride + int(M::rank) * operand + int(dimension));
-  };
   e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
     IrValue chunk = e.rem(task, tasks_per_outer), rest = e.div(task, tasks_per_outer);
     IrValues outer(4);
@@ -23,15 +26,25 @@ void each_row(Emitter &e, int operands, const std::function<void(const IrValues 
     }
     IrValue first = e.mul(chunk, per_task);
     IrValue last = e.minimum(e.add(first, per_task), e.param(M::extent0 + 4));
-    e.loop(first, last, e.constant(1), [&](IrValue row) {
-      IrValues bases;
-      for (int i = 0; i < operands; ++i) {
-        IrValue bytes = e.mul(row, stride(i, 4));
-        for (int64_t d = 0; d < 4; ++d) bytes = e.add(bytes, e.mul(outer[size_t(d)], stride(i, d)));
-        bases.push_back(e.offset(e.operand(i), bytes));
-      }
-      body(bases);
-    });
+    IrValues bases;
+    for (int i = 0; i < operands; ++i) {
+      IrValue bytes = e.mul(first, stride(e, i, 4));
+      for (int64_t d = 0; d < 4; ++d)
+        bytes = e.add(bytes, e.mul(outer[size_t(d)], stride(e, i, d)));
+      bases.push_back(e.offset(e.operand(i), bytes));
+    }
+    body(bases, e.sub(last, first));
+  });
+}
+
+// Bases of all operands for every row of a task.
+void each_row(Emitter &e, const IrValues &bases, IrValue rows,
+              const std::function<void(const IrValues &bases)> &body) {
+  e.loop(rows, [&](IrValue row) {
+    IrValues of_row;
+    for (size_t i = 0; i < bases.size(); ++i)
+      of_row.push_back(e.offset(bases[i], e.mul(row, stride(e, int(i), 4))));
+    body(of_row);
   });
 }
 
@@ -39,9 +52,7 @@ void each_row(Emitter &e, int operands, const std::function<void(const IrValues 
 void each_element(Emitter &e, const IrValues &bases, IrValue length,
                   const std::function<void(const IrValues &addresses)> &body) {
   IrValues strides;
-  for (size_t i = 0; i < bases.size(); ++i)
-    strides.push_back(
-        e.param(MapSpec::first_stride + int(MapSpec::rank) * int(i) + int(MapSpec::rank) - 1));
+  for (size_t i = 0; i < bases.size(); ++i) strides.push_back(stride(e, int(i), MapSpec::rank - 1));
   e.loop(e.constant(0), length, e.constant(1), bases, [&](IrValue, const IrValues &addresses) {
     body(addresses);
     IrValues next;
@@ -92,11 +103,30 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
     e.store(value, e.offset(bases.back(), bytes), mask);
   };
 
-  each_row(e, count, [&](const IrValues &bases) {
-    IrValue length = e.param(M::extent0 + 5);
+  IrValue length = e.param(M::extent0 + 5);
+  auto row = [&](const IrValues &bases) {
     if (!whole && std::ranges::count(spec.operands, Inner::strided) == 0)
       return e.for_lanes(length, [&](IrValue first, IrValue mask) { vector(bases, first, mask); });
     each_element(e, bases, length, element);
+  };
+  // From one layout to another: what lies in columns there is contiguous across the rows here.
+  const bool may_transpose = !whole && spec.steps.empty() && spec.operands.size() == 2 &&
+                             spec.operands[0] == Inner::strided &&
+                             spec.operands[1] == Inner::contiguous;
+  each_task(e, count, [&](const IrValues &bases, IrValue rows) {
+    if (!may_transpose) return each_row(e, bases, rows, row);
+    e.when(
+        e.ir.CreateICmpEQ(stride(e, 0, 4), e.constant(4)),
+        [&] {
+          e.transpose({.from = bases[0],
+                       .to = bases[1],
+                       .rows = rows,
+                       .columns = length,
+                       .from_column = stride(e, 0, 5),
+                       .to_row = stride(e, 1, 4)},
+                      [](IrValue value, IrValue, IrValue) { return value; });
+        },
+        [&] { each_row(e, bases, rows, row); });
   });
   e.ir.CreateRetVoid();
 }
@@ -115,8 +145,8 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
     return e.mul(e.minimum(e.maximum(wrapped, zero), e.sub(extent, e.constant(1))), pitch);
   };
   llvm::Type *element = e.ir.getIntNTy(unsigned(8 * spec.element_bytes));
-  each_row(e, 3, [&](const IrValues &bases) {
-    IrValue length = e.param(G::extent0 + 5);
+  IrValue length = e.param(G::extent0 + 5);
+  auto row = [&](const IrValues &bases) {
     if (spec.rows) {
       IrValue from = e.offset(bases[G::input], along_axis(bases[G::indices]));
       e.for_lanes(length, [&](IrValue first, IrValue mask) {
@@ -131,7 +161,8 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
       e.ir.CreateAlignedStore(e.ir.CreateAlignedLoad(element, from, llvm::Align(1)), at[G::output],
                               llvm::Align(1));
     });
-  });
+  };
+  each_task(e, 3, [&](const IrValues &bases, IrValue rows) { each_row(e, bases, rows, row); });
   e.ir.CreateRetVoid();
 }
 

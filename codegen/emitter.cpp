@@ -286,6 +286,31 @@ IrValues Emitter::transpose(IrValues rows) {
   return rows;
 }
 
+void Emitter::transpose(const Transposition &copy,
+                        const std::function<IrValue(IrValue, IrValue, IrValue)> &value) {
+  const int64_t lanes = target.lanes();
+  IrValue last = sub(copy.columns, constant(1));
+  for_lanes(copy.columns, [&](IrValue column, IrValue column_mask) {
+    loop(constant(0), copy.rows, constant(lanes), [&](IrValue row) {
+      IrValue live = sub(copy.rows, row), mask = lane_mask(live, lanes);
+      IrValue from = offset(copy.from, mul(row, constant(4)));
+      IrValue to = offset(copy.to, add(mul(row, copy.to_row), mul(column, constant(4))));
+      IrValues values;
+      for (int64_t i = 0; i < lanes; ++i) { // behind the last column, that one again
+        IrValue number = add(column, constant(i));
+        if (column_mask) number = minimum(number, last);
+        values.push_back(load(vector(), offset(from, mul(number, copy.from_column)), mask));
+      }
+      values = transpose(std::move(values));
+      for (int64_t i = 0; i < lanes; ++i)
+        when(ir.CreateICmpSLT(constant(i), live), [&] {
+          store(value(values[size_t(i)], column, column_mask),
+                offset(to, mul(copy.to_row, constant(i))), column_mask);
+        });
+    });
+  });
+}
+
 IrValue Emitter::fma(IrValue a, IrValue b, IrValue c) {
   if (target.fma) return ir.CreateIntrinsic(llvm::Intrinsic::fma, {a->getType()}, {a, b, c});
   return ir.CreateFAdd(ir.CreateFMul(a, b), c);

@@ -94,6 +94,13 @@ public:
   IrValues interleave(const IrValues &vectors);
   // As many vectors as they have lanes, rows of a matrix: its columns.
   IrValues transpose(IrValues rows);
+  // to[row][column] = value(from[column][row]), of f32; from each column, or row, to the next so
+  // many bytes. `value` takes a vector of a row, its first column and a mask or null.
+  struct Transposition {
+    IrValue from, to, rows, columns, from_column, to_row;
+  };
+  void transpose(const Transposition &copy,
+                 const std::function<IrValue(IrValue, IrValue, IrValue)> &value);
 
   // Arithmetic on f32 scalars and vectors.
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
