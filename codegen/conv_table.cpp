@@ -11,7 +11,7 @@ void add_stage(Emitter &e, const ConvSpec &s, IrValues &values) {
   if (!s.winograd) return;
   const auto &[outputs, kernel, from_taps] = *s.winograd;
   const Size2 points = s.winograd->points();
-  const Size2 edge{s.edge_outputs.h + kernel.h - 1, s.edge_outputs.w + kernel.w - 1};
+  const Size2 edge = Winograd{s.edge_outputs, kernel}.points();
   add({outputs.h, outputs.w, points.h, points.w, edge.h, edge.w});
   const Target vectors = with_lanes(e.target, s.lanes);
   values.push_back(from_taps ? WinogradFilters::function(e.module, vectors, *s.winograd)
@@ -30,10 +30,11 @@ IrValues of_panel(Emitter &e, const ConvSpec &s) {
   for (int64_t pixels = s.winograd ? 1 : small; pixels <= s.tile_pixels; pixels += s.vector_pixels)
     e.ir.CreateStore(tile_function(e.module, e.target, s, pixels, use), e.offset(list, pixels * 8));
   IrValues values{e.constant(s.panel()), list};
-  for (int64_t h : {s.winograd ? s.winograd->outputs.h : 0, s.edge_outputs.h})
-    for (int64_t w : {s.winograd ? s.winograd->outputs.w : 0, s.edge_outputs.w})
-      values.push_back(s.winograd ? WinogradOutput::function(e.module, e.target, s, {h, w})
-                                  : static_cast<IrValue>(e.constant(0)));
+  if (s.winograd)
+    for (int64_t h : {s.winograd->outputs.h, s.edge_outputs.h})
+      for (int64_t w : {s.winograd->outputs.w, s.edge_outputs.w})
+        values.push_back(WinogradOutput::function(e.module, e.target, s, {h, w}));
+  values.resize(StageTable::panel_entries, e.constant(0));
   return values;
 }
 

@@ -1,13 +1,12 @@
-// What convolutions that share their loops over tasks differ in, as a table that a kernel hands to
-// them. Private to code generation.
+// The table by which a convolution's kernel tells loops that kernels share what it differs in.
+// Private to code generation.
 #pragma once
 
 #include "codegen/conv_parts.h"
 
 namespace lathe::core {
 
-// What kernels of the same loops differ in. A kernel gives its loops a table, of every stage what
-// this lists: addresses of functions, and numbers.
+// Of every stage what this lists: addresses of functions, and numbers.
 class StageTable {
 public:
   enum Entry {

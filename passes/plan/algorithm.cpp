@@ -62,8 +62,7 @@ double winograd_cost(const ConvShape &s, const Winograd &w, int64_t block_tile_r
   const int64_t at_once = w.from_taps ? filter_channels_at_once(w, tile.panel(), target) : s.depth;
   const double parts = double(ceil_div(s.depth, at_once));
   // Tiles at the edges have fewer points.
-  const Size2 edge = edge_outputs(w, s.y);
-  const int64_t edge_h = edge.h + w.kernel.h - 1, edge_w = edge.w + w.kernel.w - 1;
+  const auto [edge_h, edge_w] = Winograd{edge_outputs(w, s.y), w.kernel}.points();
   const int64_t whole_cols = s.y.w / w.outputs.w;
   auto block = [&](int64_t rows, int64_t whole_rows) {
     auto products = [&](int64_t of_points, int64_t of_tiles) {
