@@ -450,7 +450,7 @@ struct PlanOptions {
   double weight_budget = 1.5;
   // Layers that it has all candidates of are judged by them, others by the cost model.
   MeasuredCosts measured = {};
-  // For tests: any algorithm that a convolution may have, by this seed and not by its cost.
+  // For tests: any algorithm that a layer may have, by this seed and not by its cost.
   std::optional<uint64_t> any_algorithm = {};
   // For tests: values in the arena get pitches and offsets of this seed instead of tight ones.
   uint64_t jitter = 0;

@@ -42,6 +42,7 @@ struct Algorithm {
   }
   std::string stage(const ConvSpec &spec, size_t first_operand) const {
     const Shape &w = graph.shape(kernel.operands[first_operand + ConvSpec::weights].value);
+    if (w.size() == 2) return "dense panels";
     const bool grouped = spec.group_channels > 0 || param(ConvSpec::groups) > 1;
     const bool depthwise = grouped && w[1] == 1;
     std::string text = fmt::format("{}{} {}x{}", algorithm_name(spec.winograd),

@@ -457,7 +457,8 @@ private:
 // Accumulators, one vector of weights per column of the tile and a broadcast fill the registers.
 // Measured on Zen 4 and 5: 14x2, 8x3 and 6x4 reach the FMA peak, and none spills (`gates` in the
 // tests).
-ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channels) {
+ConvTile conv_tile(const Target &target, const ConvShape &shape) {
+  const int64_t channels = shape.channels, group_channels = shape.group_channels;
   // Half a vector does what a whole one does where that has few live lanes, and never slower.
   int64_t lanes = target.lanes();
   while (lanes > 4 && channels <= lanes / 2) lanes /= 2;
@@ -475,6 +476,8 @@ ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channel
   else
     menu = {{2, 5}, {3, 3}, {1, 10}};
   // A step's weights, a vector of the source and its elements spread stand in registers as well.
+  if (shape.y == Size2{}) // of one pixel: nothing but weights to read, in a long run of them
+    menu = {{ceil_div(vectors, ceil_div(vectors, 8)), 1}};
   if (group_channels > 1)
     menu = {{1, std::min<int64_t>(10, target.vector_registers - group_channels - 3)}};
   auto cost = [&](const Candidate &c) { // of a pixel
@@ -506,10 +509,6 @@ ConvShape conv_shape(const Conv &op, const Shape &x, const Shape &y, const Targe
     shape.group_channels = channels;
   }
   return shape;
-}
-
-ConvTile conv_tile(const Target &target, const ConvShape &shape) {
-  return conv_tile(target, shape.channels, shape.group_channels);
 }
 
 Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batched) {

@@ -64,11 +64,12 @@ struct Lowering {
     return (*this)(whole);
   }
   Result<void> operator()(const Dense &op) {
+    return reads_panels() ? dense_of_panels(op) : dense_of_rows(op);
+  }
+
+  Result<void> dense_of_rows(const Dense &op) {
     LATHE_TRY(Storage input, b.with_contiguous_rows(node.inputs[0], node));
-    std::vector<Storage> post;
-    for (size_t i = post_input(op); i < node.inputs.size(); ++i) {
-      LATHE_TRY(post.emplace_back(), b.with_contiguous_rows(node.inputs[i], node));
-    }
+    LATHE_TRY(std::vector<Storage> post, contiguous_rows_of_post(op));
     Storage output = b.result(node.outputs[0]);
     Kernel kernel = dense_kernel(op, input, output, post, b.batched);
     kernel.flops_per_image = 2.0 * double(output.dims[1]) * double(input.dims[1]);
@@ -85,6 +86,52 @@ struct Lowering {
     return {};
   }
 
+  // A cache delivers one stream faster than several, and panels leave nothing to be added across
+  // lanes: weights that the L2 cache holds are packed as those of a convolution over one pixel.
+  // Others are used where they lie.
+  bool reads_panels() const {
+    const ConstantRef weights = b.graph.constant(node.inputs[1]);
+    if (weights && b.options.any_algorithm)
+      return (*b.options.any_algorithm + size_t(b.current)) % 2;
+    return weights && 4 * element_count(weights->type.shape) <= b.plan.target.l2_bytes / 2;
+  }
+
+  Result<void> dense_of_panels(const Dense &op) {
+    Conv conv;
+    conv.bias = op.bias;
+    conv.post = op.post;
+    auto as_picture = [](Storage s) {
+      s.dims.resize(4, 1);
+      s.strides.resize(4, 0);
+      return s;
+    };
+    LATHE_TRY(const Storage input, b.with_contiguous_rows(node.inputs[0], node));
+    LATHE_TRY(const std::vector<Storage> post, contiguous_rows_of_post(op));
+    const Storage output = b.result(node.outputs[0]);
+    ConvRequest request;
+    request.input = as_picture(input);
+    request.output = as_picture(output);
+    ConvStage stage{&conv, {}, request.input.dims, request.output.dims, {}};
+    for (const Storage &s : post) stage.post.push_back(as_picture(s));
+    Operands operands;
+    operands.add(output, node.outputs[0]);
+    LATHE_CHECK(add_panels(operands, node, conv, stage));
+    for (size_t i = 0; i < post.size(); ++i) operands.add(post[i], node.inputs[post_input(op) + i]);
+    operands.add(input, node.inputs[0]);
+    request.stages.push_back(std::move(stage));
+    LATHE_TRY(Kernel kernel, conv_kernel(std::move(request), b.plan.target, b.batched));
+    kernel.flops_per_image = 2.0 * double(output.dims[1]) * double(input.dims[1]);
+    b.append(std::move(kernel), operands.storages, std::move(operands.ids), &node);
+    return {};
+  }
+  Result<std::vector<Storage>> contiguous_rows_of_post(const Dense &op) {
+    std::vector<Storage> post;
+    for (size_t i = post_input(op); i < node.inputs.size(); ++i) {
+      LATHE_TRY(post.emplace_back(), b.with_contiguous_rows(node.inputs[i], node));
+    }
+    return post;
+  }
+
   Chain chain() const {
     Chain chain;
     for (int n = b.current; n >= 0; n = b.schedule.previous[size_t(n)]) {
@@ -95,6 +142,22 @@ struct Lowering {
         chain.convolutions.push_back(&link);
     }
     return chain;
+  }
+
+  // Appends weights and bias of a layer, packed as its tiles read them.
+  Result<void> add_panels(Operands &operands, const Node &layer, const Conv &op,
+                          const ConvStage &stage) {
+    const ConvShape shape = conv_shape(op, stage.x, stage.y, b.plan.target);
+    const ConvTile tile = conv_tile(b.plan.target, shape);
+    const Panels panels{shape.groups, tile.panel(), tile.lanes};
+    LATHE_TRY(Storage weights, b.in_panels(layer.inputs[1], Weight::Packing::conv_panels, panels,
+                                           stage.winograd, node));
+    operands.add(weights, layer.inputs[1]);
+    if (!op.bias) return {};
+    LATHE_TRY(Storage bias,
+              b.in_panels(layer.inputs[2], Weight::Packing::conv_bias, panels, {}, node));
+    operands.add(bias, layer.inputs[2]);
+    return {};
   }
 
   // Appends the operands of a layer's `pre` and `post`; returns the latter.
@@ -121,20 +184,9 @@ struct Lowering {
       const Conv &op = std::get<Conv>(layer->op);
       const Shape &x = b.graph.shape(layer->inputs[0]), &w = b.graph.shape(layer->inputs[1]);
       const Shape &y = b.graph.shape(layer->outputs[0]);
-      const ConvShape shape = conv_shape(op, x, y, b.plan.target);
-      const ConvTile tile = conv_tile(b.plan.target, shape);
-      const Panels panels{shape.groups, tile.panel(), tile.lanes};
       Operands operands;
-      const std::optional<Winograd> winograd = choice(*layer).algorithm();
-      LATHE_TRY(Storage weights, b.in_panels(layer->inputs[1], Weight::Packing::conv_panels, panels,
-                                             winograd, node));
-      operands.add(weights, layer->inputs[1]);
-      if (op.bias) {
-        LATHE_TRY(Storage bias,
-                  b.in_panels(layer->inputs[2], Weight::Packing::conv_bias, panels, {}, node));
-        operands.add(bias, layer->inputs[2]);
-      }
-      ConvStage stage{&op, winograd, x, y, {}};
+      ConvStage stage{&op, choice(*layer).algorithm(), x, y, {}};
+      LATHE_CHECK(add_panels(operands, *layer, op, stage));
       LATHE_TRY(stage.post, fused_operands(operands, *layer, op));
       request.stages.push_back(std::move(stage));
       stages.push_back(std::move(operands));

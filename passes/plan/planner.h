@@ -115,8 +115,6 @@ struct ConvTile { // of registers
   int64_t pixels, vectors, lanes;
   int64_t panel() const { return vectors * lanes; } // output channels
 };
-// `group_channels` as in ConvSpec.
-ConvTile conv_tile(const Target &target, int64_t channels, int64_t group_channels = 0);
 // A register tile of `pixels`: one step over K, in FMAs. Few of them wait for their own results, or
 // for their operands, of which as many can be loaded in a cycle.
 inline double step_cost(int64_t pixels, int64_t vectors) {

@@ -34,23 +34,23 @@ std::vector<KernelFacts> facts_of(const Graph &graph, const Plan &plan, int64_t 
 } // namespace
 
 TEST_CASE("a kernel's words, and the bytes that it must move") {
-  Graph graph = network("input x 4x6x6; maxpool 2x2; flatten; d: dense 5; softmax");
+  Graph graph = network("input x 4x6x6; maxpool 2x2; flatten; d: dense 16; softmax");
   const Plan plan = plan_of(graph);
   const auto facts = facts_of(graph, plan, 3);
   std::vector<std::string> algorithms;
   for (const KernelFacts &f : facts) algorithms.push_back(f.algorithm);
   REQUIRE(algorithms ==
-          std::vector<std::string>{"copy", "max pool 2x2", "copy", "dense rows", "softmax"});
+          std::vector<std::string>{"copy", "max pool 2x2", "copy", "dense panels", "softmax"});
   CHECK(facts[1].shape == "4x6x6 to 4x3x3");
   CHECK(facts[1].input_bytes == 3 * 4 * 36 * 4);
   CHECK(facts[1].weight_bytes == 0);
   CHECK(facts[1].output_bytes == 3 * 4 * 9 * 4);
   CHECK(facts[1].flops == 0);
-  CHECK(facts[3].shape == "36 to 5");
+  CHECK(facts[3].shape == "36 to 16");
   CHECK(facts[3].input_bytes == 3 * 36 * 4);
-  CHECK(facts[3].weight_bytes == (36 * 5 + 5) * 4); // for all images together
-  CHECK(facts[3].output_bytes == 3 * 5 * 4);
-  CHECK(facts[3].flops == 3 * 2 * 36 * 5);
+  CHECK(facts[3].weight_bytes == (36 * 16 + 16) * 4); // for all images together
+  CHECK(facts[3].output_bytes == 3 * 16 * 4);
+  CHECK(facts[3].flops == 3 * 2 * 36 * 16);
 }
 
 TEST_CASE("what a kernel reads twice counts once") {
