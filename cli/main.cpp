@@ -30,7 +30,8 @@ void add_model_options(CLI::App &verb, ModelOptions &o, bool needs_model) {
       ->check(CLI::IsMember({"fast", "strict"}))
       ->capture_default_str();
   verb.add_option("--weight-budget", o.weight_budget,
-                  "what transformed weights may add, as a multiple of the model's")
+                  "what transformed weights may add, as a multiple of the model's, or of 2 MiB if "
+                  "it has fewer")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb.add_flag("--tune", o.tune,

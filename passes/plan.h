@@ -446,8 +446,9 @@ struct PlanOptions {
   bool smallest_blocks = false; // a row (by Winograd, of tiles) per task: the least scratch
   bool strict = false;          // no algorithm that sums in another order: no Winograd
   // What transformed weights may add, as a multiple of the weights of convolutions and dense
-  // layers.
+  // layers; models with few of them may add as much as one with so many bytes.
   double weight_budget = 1.5;
+  static constexpr int64_t few_weights = 2 << 20;
   // Layers that it has all candidates of are judged by them, others by the cost model.
   MeasuredCosts measured = {};
   // For tests: any algorithm that a layer may have, by this seed and not by its cost.

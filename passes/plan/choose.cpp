@@ -112,14 +112,14 @@ std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedu
                                       const Target &target, const PlanOptions &options) {
   std::vector<Choice> choices(graph.nodes.size());
   if (options.strict) return choices;
-  double budget = 0;
+  int64_t weights = 0; // bytes
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     const Node &node = graph.nodes[n];
     auto *op = std::get_if<Conv>(&node.op);
     if (!(op || std::holds_alternative<Dense>(node.op)) || !graph.constant(node.inputs[1]))
       continue;
     const int64_t bytes = 4 * element_count(graph.shape(node.inputs[1]));
-    budget += options.weight_budget * double(bytes);
+    weights += bytes;
     if (!op || alternatives(*op).empty() || !stands_alone(graph, schedule, n)) continue;
     Choice &choice = choices[n];
     choice.layer = describe(graph, schedule, n);
@@ -130,7 +130,8 @@ std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedu
     else
       add_measurements(choice, options.measured);
   }
-  if (!options.any_algorithm) spend(budget, choices);
+  const double most = options.weight_budget * double(std::max(weights, PlanOptions::few_weights));
+  if (!options.any_algorithm) spend(most, choices);
   return choices;
 }
 

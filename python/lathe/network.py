@@ -35,7 +35,8 @@ def compile(
 
     threads: 0 for as many CPUs as this process may use.
     numerics: "strict" for direct sums only, and IEEE 754's infinities and NaN.
-    weight_budget: what transformed weights may add, as a multiple of the model's own.
+    weight_budget: what transformed weights may add, as a multiple of the model's own, or of
+        2 MiB if it has fewer.
     memory_limit: bytes that one run of `max_batch` images may take, weights included; 0: none.
     time_limit: seconds to compile; 0: none.
     tune: measure algorithms on this machine instead of estimating them.

@@ -145,7 +145,8 @@ typedef struct lathe_options {
   const lathe_threads *threads; /* NULL: a pool of as many threads as CPUs are usable */
   const char *target;           /* NULL: this machine's */
   int strict;                   /* 1: direct sums only, infinities and NaN as IEEE 754 has them */
-  double weight_budget; /* what transformed weights may add, as a multiple of the model's own */
+  double weight_budget; /* what transformed weights may add, as a multiple of the model's own, or of
+                           2 MiB if it has fewer */
   int64_t memory_limit; /* bytes of one request of `batch` images, weights included; 0: none */
   int64_t batch;
   double time_limit;           /* seconds to compile; 0: none */

@@ -323,7 +323,8 @@ struct Options {
   std::optional<Threads> threads = {};
   std::string target = "native"; // or "avx512", "avx2", "plain", ...: what this machine can run
   Numerics numerics = Numerics::fast;
-  // What transformed weights may add, as a multiple of the model's own.
+  // What transformed weights may add, as a multiple of the model's own, or of 2 MiB if it has
+  // fewer.
   double weight_budget = 1.5;
   // Bytes that weights, arena, scratch, inputs and outputs of one request of `batch` images may
   // take together; 0: no limit. Requests that would take more are errors. The code is the same for
