@@ -21,7 +21,7 @@ namespace {
 void pack_panels(const Tensor &weight, const Panels &panels, bool taps_inside, float *to) {
   const Shape &s = weight.shape();
   const int64_t rows = s[0] / panels.groups, channels = s[1];
-  const int64_t taps = s.size() == 2 ? 1 : s[2] * s[3]; // of a dense layer, or a convolution
+  const int64_t taps = element_count(s) / (s[0] * channels); // one, of a dense layer
   const int64_t of_tap = taps_inside ? 1 : channels, of_channel = taps_inside ? taps : 1;
   const float *from = weight.f32().data();
   for (int64_t g = 0; g < panels.groups; ++g)

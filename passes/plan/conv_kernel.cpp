@@ -475,9 +475,9 @@ ConvTile conv_tile(const Target &target, const ConvShape &shape) {
     menu = {{2, 6}, {3, 4}, {1, 12}};
   else
     menu = {{2, 5}, {3, 3}, {1, 10}};
+  // Of one pixel there is nothing but weights to read: in long runs, of panels alike.
+  if (shape.y == Size2{}) menu = {{ceil_div(vectors, ceil_div(vectors, 8)), 1}};
   // A step's weights, a vector of the source and its elements spread stand in registers as well.
-  if (shape.y == Size2{}) // of one pixel: nothing but weights to read, in a long run of them
-    menu = {{ceil_div(vectors, ceil_div(vectors, 8)), 1}};
   if (group_channels > 1)
     menu = {{1, std::min<int64_t>(10, target.vector_registers - group_channels - 3)}};
   auto cost = [&](const Candidate &c) { // of a pixel

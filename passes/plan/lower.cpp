@@ -72,7 +72,7 @@ struct Lowering {
     LATHE_TRY(std::vector<Storage> post, contiguous_rows_of_post(op));
     Storage output = b.result(node.outputs[0]);
     Kernel kernel = dense_kernel(op, input, output, post, b.batched);
-    kernel.flops_per_image = 2.0 * double(output.dims[1]) * double(input.dims[1]);
+    kernel.flops_per_image = dense_flops();
     std::vector<Storage> operands{input};
     std::vector<ValueId> ids{node.inputs[0], node.inputs[1], node.outputs[0]};
     LATHE_TRY(operands.emplace_back(), b.with_row_major(node.inputs[1], node));
@@ -120,9 +120,12 @@ struct Lowering {
     operands.add(input, node.inputs[0]);
     request.stages.push_back(std::move(stage));
     LATHE_TRY(Kernel kernel, conv_kernel(std::move(request), b.plan.target, b.batched));
-    kernel.flops_per_image = 2.0 * double(output.dims[1]) * double(input.dims[1]);
+    kernel.flops_per_image = dense_flops();
     b.append(std::move(kernel), operands.storages, std::move(operands.ids), &node);
     return {};
+  }
+  double dense_flops() const { // of an image
+    return 2.0 * double(element_count(b.graph.shape(node.inputs[1])));
   }
   Result<std::vector<Storage>> contiguous_rows_of_post(const Dense &op) {
     std::vector<Storage> post;

@@ -37,6 +37,7 @@ std::vector<Tensor> run(const std::shared_ptr<const Executable> &executable,
 bool same_bits(const Tensor &a, const Tensor &b) {
   return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
+
 Result<std::shared_ptr<const Executable>> try_compile(const Graph &graph, const Target &target,
                                                       const std::vector<std::string> &disabled,
                                                       const PlanOptions &plan) {
