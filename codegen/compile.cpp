@@ -1,6 +1,7 @@
 // Kernel specs to an object file or text, through a TargetMachine made from Target alone.
 #include "codegen/archive.h"
 #include "codegen/emitter.h"
+#include "codegen/llvm.h"
 #include "ir/threads.h"
 
 #include <functional>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "codegen/codegen.h"
-#include "codegen/llvm.h"
+#include "codegen/llvm_ir.h"
 
 #include <functional>
 #include <string>
