@@ -1,4 +1,5 @@
 # What `cmake --install` puts where, and the package that find_package(Lathe) finds.
+set(CMAKE_INSTALL_DOCDIR share/doc/lathe)
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
