@@ -58,7 +58,7 @@ void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) c
   for (size_t i = 0; i < operands_of(spec_.pre); ++i)
     vectors.push_back(e.offset(e.load_invariant(e.ptr, e.offset(pre_, int64_t(i) * 8)),
                                e.mul(group, pixel_bytes)));
-  // `count` channels of some pixels from `x` on, or, without `pre`, of all that follow each other.
+  // `count` channels of some pixels from `x` on; without `pre`, perhaps those of a whole row.
   auto copy = [&](IrValue x, int64_t pixels, IrValue count) {
     e.for_lanes(count, [&](IrValue first, IrValue mask) {
       IrValue bytes = e.mul(first, four);
@@ -83,7 +83,7 @@ void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) c
     };
     if (!spec_.pre.empty()) return pixel_by_pixel();
     return e.when(
-        e.ir.CreateICmpEQ(pixel, pixel_bytes),
+        e.ir.CreateICmpNE(param(e, C::rows_run_on), e.constant(0)),
         [&] { copy(e.constant(0), 1, e.mul(columns, channels)); }, pixel_by_pixel);
   }
   auto one_by_one = [&](IrValue first) {

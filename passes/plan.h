@@ -179,6 +179,7 @@ struct ConvSpec {
     in_pixel,
     in_channel,
     in_group,
+    rows_run_on,  // 1: a row of it is one run of elements, as it is in scratch
     weight_panel, // bytes per panel, and per group, of weights and of biases
     weight_group,
     bias_group,
@@ -473,7 +474,8 @@ Result<Plan> make_plan_within(const Graph &graph, const Target &target, const Me
 std::string print(const Plan &plan);
 
 // Proves, sharing no code with the planner, that every kernel reads what the graph says it reads:
-// simulates the plan element by element for `images` images.
+// simulates the plan element by element for `images` images; and, by the parameters of a
+// convolution, which elements meet in its products.
 Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images);
 
 } // namespace lathe::core

@@ -74,6 +74,107 @@ TEST_CASE("the checker sees a plan that is wrong") {
   CHECK(shrunk_caught >= 6); // where one buffer at most is alive at a time, nothing is wrong
 }
 
+namespace {
+
+// A convolution of some channels of a value that is computed.
+Graph of_part(const Conv &conv, int64_t whole, int64_t begin, int64_t end, int64_t channels) {
+  Graph graph;
+  const ValueId x = graph.add_input("x", {DType::f32, {1, whole, 9, 11}});
+  const ValueId all = graph.add_node("all", Unary{UnaryKind::tanh}, {x}).value();
+  const ValueId part = graph.add_node("part", Slice{{1}, {begin}, {end}, {1}}, {all}).value();
+  const Shape shape{channels, (end - begin) / conv.groups, conv.kernel.h, conv.kernel.w};
+  const ValueId w = graph.add_constant("w", named_constant("w", {DType::f32, shape}));
+  graph.outputs = {graph.add_node("conv", conv, {part, w}).value()};
+  return graph;
+}
+Conv window(Size2 kernel, int64_t stride, int64_t pad, int64_t groups) {
+  Conv conv;
+  conv.kernel = kernel, conv.stride = {stride, stride}, conv.groups = groups;
+  conv.pad = {pad, pad, pad, pad};
+  return conv;
+}
+Kernel &convolution_of(Plan &plan) {
+  return *std::ranges::find_if(plan.kernels, [](const Kernel &kernel) {
+    return std::holds_alternative<ConvSpec>(kernel.spec);
+  });
+}
+
+} // namespace
+
+TEST_CASE("the checker sees a convolution that reads a part as if it were the whole") {
+  int copied = 0, in_place = 0;
+  for (const Target &target : known_targets())
+    for (int64_t whole : {4, 8, 16, 24, 32})
+      for (int64_t channels : {whole - 1, whole - 2, whole / 2})
+        for (int64_t pad : {0, 1}) {
+          CAPTURE(target.name);
+          CAPTURE(whole);
+          CAPTURE(channels);
+          const Graph graph =
+              of_part(window({3, 3}, 1, pad, channels), whole, whole - channels, whole, channels);
+          Plan plan = make_plan(graph, target).value();
+          auto sound = check_plan(plan, graph, 2);
+          REQUIRE_MESSAGE(sound, to_string(sound.error()));
+          Kernel &kernel = convolution_of(plan);
+          ConvSpec &spec = std::get<ConvSpec>(kernel.spec);
+          if (spec.prologue == Prologue::copy) {
+            kernel.params[size_t(ConvSpec::first_stage_param) + ConvSpec::rows_run_on] = {0, 1};
+            ++copied;
+          } else { // whole vectors; and now more of them
+            CHECK(channels % spec.lanes == 0);
+            ++(spec.last ? spec.last->vectors : spec.tile_vectors);
+            ++in_place;
+          }
+          CHECK_FALSE(check_plan(plan, graph, 2));
+        }
+  CHECK(copied > 50);
+  CHECK(in_place > 10);
+}
+
+TEST_CASE("the checker sees a convolution that is told something wrong") {
+  using C = ConvSpec;
+  const std::vector<int> any{C::pad_top,      C::pad_left, C::in_rows,      C::in_cols,
+                             C::scratch_rows, C::in_row,   C::scratch_cols, C::in_pixel};
+  const std::vector<int> direct{C::tiles, C::src_pixel_step, C::tap_rows, C::tap_row_pitch,
+                                C::depth, C::tap_cols,       C::in_image};
+  int caught = 0, transformed = 0;
+  for (const Target &target : known_targets())
+    for (const Conv &conv :
+         {window({3, 3}, 2, 1, 1), window({3, 2}, 1, 0, 1), window({3, 3}, 2, 1, 2),
+          window({3, 3}, 1, 0, 40), window({2, 3}, 2, 1, 20), window({3, 3}, 1, 1, 4)})
+      for (uint64_t algorithm : {0, 1, 2}) {
+        const Graph graph = of_part(conv, 48, 8, 48, 40);
+        Plan plan =
+            make_plan(graph, target, {.smallest_blocks = true, .any_algorithm = algorithm}).value();
+        REQUIRE(check_plan(plan, graph, 2));
+        Kernel &kernel = convolution_of(plan);
+        const C &spec = std::get<C>(kernel.spec);
+        std::vector<int> params;
+        if (spec.prologue != Prologue::none) params = any;
+        if (!spec.winograd) params.insert(params.end(), direct.begin(), direct.end());
+        if (!spec.winograd)
+          params.push_back(spec.prologue == Prologue::none ? C::src_row_step : C::row_stride);
+        if (kernel.params[C::groups].fixed > 1) params.push_back(C::in_group);
+        transformed += spec.winograd.has_value();
+        for (int param : params) {
+          CAPTURE(target.name);
+          CAPTURE(param);
+          CAPTURE(kernel_name(spec, target));
+          Affine &value = kernel.params[size_t(C::first_stage_param + param)];
+          const Affine right = value;
+          const bool in_bytes = (param >= C::in_image && param <= C::in_group) ||
+                                param == C::src_row_step || param == C::src_pixel_step ||
+                                param == C::tap_row_pitch;
+          value.fixed += in_bytes ? 4 : -1;
+          CHECK_FALSE(check_plan(plan, graph, 2));
+          value = right;
+          ++caught;
+        }
+      }
+  CHECK(caught > 500);
+  CHECK(transformed > 5);
+}
+
 TEST_CASE("a graph that mixes images gets a plan of fixed shapes") {
   Graph graph;
   ValueId x = graph.add_input("x", {DType::f32, {1, 4, 6, 6}});

@@ -82,6 +82,11 @@ private:
   }
 
   void grow() {
+    ValueId x = chance(0.7) ? pictures_.back() : any_picture();
+    if (element_count(graph_.shape(x)) < 50 && chance(0.7)) x = any_picture(); // or all end so
+    any_step(x);
+  }
+  void any_step(ValueId x) {
     using Step = void (Maker::*)(ValueId);
     static constexpr Step steps[] = {&Maker::convolution,
                                      &Maker::convolution,
@@ -117,9 +122,11 @@ private:
                                      &Maker::pool_and_pointwise,
                                      &Maker::low_rank,
                                      &Maker::whole_map,
-                                     &Maker::behind_activation};
-    ValueId x = chance(0.7) ? pictures_.back() : any_picture();
-    if (element_count(graph_.shape(x)) < 50 && chance(0.7)) x = any_picture(); // or all end so
+                                     &Maker::behind_activation,
+                                     &Maker::grouped,
+                                     &Maker::parts,
+                                     &Maker::parts,
+                                     &Maker::parts};
     (this->*any_of(steps))(x);
   }
 
@@ -166,6 +173,91 @@ private:
     if (y && chance(0.4)) batch_norm(*y);
     if (y && chance(0.5)) activate(pictures_.back());
   }
+  // As many channels out as in, few in a group: a vector may hold several.
+  void grouped(ValueId x) {
+    static constexpr int64_t sizes[] = {1, 1, 1, 2, 2, 3, 4, 8};
+    const int64_t channels = graph_.shape(x)[1];
+    int64_t size = any_of(sizes);
+    if (channels % size) size = 1;
+    Conv conv;
+    conv.groups = channels / size;
+    conv.kernel = {pick(1, 3), pick(1, 3)};
+    conv.stride = {pick(1, 2), pick(1, 2)};
+    if (chance(0.2)) conv.dilation = {pick(1, 2), pick(1, 2)};
+    if (chance(0.5)) conv.pad = {conv.kernel.h / 2, conv.kernel.w / 2, pick(0, 1), pick(0, 1)};
+    conv.bias = chance(0.5);
+    auto y = layer(conv, x, {channels, size, conv.kernel.h, conv.kernel.w});
+    push(y);
+    if (y && chance(0.4)) activate(*y);
+  }
+
+  // Parts of a value, which others lie between, each in front of some layer, whose result is
+  // wanted.
+  void parts(ValueId x) {
+    for (ValueId part : chance(0.3) ? merged(x) : taken(made(x))) {
+      const size_t before = pictures_.size();
+      chance(0.4) ? grouped(part) : any_step(part);
+      if (pictures_.size() > before) graph_.outputs.push_back(pictures_.back());
+    }
+  }
+  // Channels as vectors have lanes, or one beside.
+  int64_t wide() {
+    static constexpr int64_t counts[] = {4, 8, 8, 12, 16, 16, 24, 32, 48};
+    return any_of(counts) + (chance(0.3) ? pick(-1, 1) : 0);
+  }
+  // At most seven rows and columns of them.
+  std::optional<ValueId> widened(ValueId x, int64_t channels) {
+    const Shape s = graph_.shape(x);
+    Conv conv;
+    conv.stride = {(s[2] + 6) / 7, (s[3] + 6) / 7};
+    conv.bias = chance(0.5);
+    return layer(conv, x, {channels, s[1], 1, 1});
+  }
+  // What any layer makes of many channels; or these, or x.
+  ValueId made(ValueId x) {
+    if (chance(0.2)) return x;
+    const auto y = widened(x, wide());
+    if (!y) return x;
+    push(y);
+    if (chance(0.7)) any_step(*y);
+    return pictures_.back();
+  }
+  std::vector<ValueId> taken(ValueId whole) {
+    const Shape s = graph_.shape(whole);
+    const int64_t channels = s[1], few = std::min<int64_t>(3, channels - 1);
+    if (channels < 2) return {whole};
+    const int64_t cut = chance(0.5) ? pick(1, few) : pick(1, channels - 1);
+    std::vector<ValueId> all;
+    auto take = [&](const Op &op) {
+      if (!add(op, {whole})) return;
+      for (ValueId part : graph_.nodes.back().outputs) all.push_back(part);
+    };
+    const int64_t ways = pick(2, 3);
+    if (chance(0.3))
+      take(Slice{{1}, {cut}, {INT64_MAX}, {1}});
+    else if (chance(0.3))
+      take(Slice{{1, 2, 3}, {0, s[2] / 3, 0}, {channels - cut, s[2], s[3]}, {1, 1, pick(1, 2)}});
+    else if (chance(0.3) && channels % ways == 0)
+      take(Split{1, std::vector<int64_t>(size_t(ways), channels / ways)});
+    else
+      take(chance(0.5) ? Split{1, {cut, channels - cut}} : Split{1, {channels - cut, cut}});
+    for (ValueId part : all) push_like(whole, part);
+    return all;
+  }
+  // Results of convolutions that become one.
+  std::vector<ValueId> merged(ValueId x) {
+    const int64_t channels = wide(), cut = pick(1, channels - 1);
+    const std::optional<Op> function = chance(0.5) ? std::optional(activation()) : std::nullopt;
+    std::vector<ValueId> all;
+    for (int64_t of_part : {cut, channels - cut}) {
+      auto y = widened(x, of_part);
+      if (function) y = add(*function, {y});
+      if (!y) return {};
+      all.push_back(*y);
+    }
+    return all;
+  }
+
   // Convolutions of one input that may become one.
   void siblings(ValueId x) {
     Conv conv;
@@ -501,7 +593,11 @@ private:
 
   // A dense layer with what comes behind it, of a value of two dimensions.
   std::optional<ValueId> dense(ValueId x, int64_t outputs) {
-    auto y = layer(Dense{.bias = chance(0.6), .post = {}}, x, {outputs, graph_.shape(x)[1]});
+    if (const int64_t columns = graph_.shape(x)[1]; columns > 1 && chance(0.15)) // not the first
+      x = add(Slice{{1}, {pick(1, columns - 1)}, {INT64_MAX}, {1}}, {x}).value_or(x);
+    const int64_t more = chance(0.15) ? pick(1, 9) : 0; // that nobody wants
+    auto y = layer(Dense{.bias = chance(0.6), .post = {}}, x, {outputs + more, graph_.shape(x)[1]});
+    if (more > 0) y = add(Slice{{-1}, {0}, {outputs}, {1}}, {y});
     const Shape vector{outputs};
     if (chance(0.2)) y = add(Binary{BinaryKind::mul}, {y, weight(vector, 0.5, 1.5)});
     if (chance(0.2)) y = add(Binary{BinaryKind::add}, {weight({1, outputs}, -1, 1), y});

@@ -96,6 +96,50 @@ TEST_CASE("random graphs hold every op, of every kind") {
   CHECK(backwards);
 }
 
+namespace {
+
+// What `id` is a part of, by channels or columns; or no value.
+ValueId whole_of(const Graph &graph, const Uses &uses, ValueId id) {
+  const int n = uses.producer[id];
+  if (n < 0 || graph.shape(id).size() < 2) return no_value;
+  const Node &node = graph.nodes[size_t(n)];
+  const bool part =
+      std::holds_alternative<Slice>(node.op) || std::holds_alternative<Split>(node.op);
+  return part && graph.shape(id)[1] < graph.shape(node.inputs[0])[1] ? node.inputs[0] : no_value;
+}
+
+} // namespace
+
+TEST_CASE("random graphs have parts of every kind of result in front of every kind of op") {
+  std::set<size_t> makers, readers;  // kinds of ops
+  int of_lanes = 0, of_siblings = 0; // read by convolutions with few channels in a group
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    Graph graph = random_graph(seed);
+    for (bool passed : {false, true}) {
+      if (passed) REQUIRE(run_passes(graph));
+      const Uses uses(graph);
+      for (const Node &node : graph.nodes) {
+        const ValueId id = node.inputs[0], whole = whole_of(graph, uses, id);
+        if (whole == no_value) continue;
+        readers.insert(node.op.index());
+        if (uses.producer[whole] >= 0)
+          makers.insert(graph.nodes[size_t(uses.producer[whole])].op.index());
+        auto *conv = std::get_if<Conv>(&node.op);
+        if (!conv || conv->groups == 1 || graph.shape(id)[1] / conv->groups > 4) continue;
+        of_lanes += graph.shape(whole)[1] % 8 == 0 && graph.shape(id)[1] % 4 != 0;
+        of_siblings += graph.nodes[size_t(uses.producer[id])].name.ends_with(".parts");
+      }
+    }
+  }
+  for (const auto &[name, op] : op_table()) {
+    CHECK_MESSAGE(readers.contains(op.index()), name);
+    // Of an index only the float that it becomes is split.
+    CHECK_MESSAGE((makers.contains(op.index()) || std::holds_alternative<ArgReduce>(op)), name);
+  }
+  CHECK(of_lanes > 100);
+  CHECK(of_siblings > 50);
+}
+
 TEST_CASE("all passes together keep what 20,000 random graphs compute") {
   std::map<std::string, int, std::less<>> effects;
   for (uint64_t seed = 20'000; seed < 40'000; ++seed) {

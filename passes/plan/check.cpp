@@ -4,7 +4,7 @@
 // slice, transpose, ...) are followed by running the reference evaluator on identities, so nothing
 // here shares code or ideas with the planner.
 #include "ir/evaluate.h"
-#include "passes/plan.h"
+#include "passes/plan/check_conv.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -13,12 +13,11 @@
 namespace lathe::core {
 namespace {
 
-constexpr int64_t nothing = -1, filler = -2; // identities of fresh memory, and of padding
-
 class Checker {
 public:
   Checker(const Plan &plan, const Graph &graph, int64_t images)
-      : plan_(plan), graph_(graph), images_(images), identities_(graph.values.size()) {}
+      : plan_(plan), graph_(graph), uses_(graph), images_(images),
+        identities_(graph.values.size()) {}
 
   Result<void> run() {
     for (const Value &value : graph_.values)
@@ -173,6 +172,7 @@ private:
       if (view.space == out.space && view.index == out.index)
         LATHE_CHECK(no_hazard(kernel, int(o), read, written));
     }
+    if (std::holds_alternative<ConvSpec>(kernel.spec)) LATHE_CHECK(check_products(kernel));
     auto identity = identities_[out.value].as<int64_t>();
     if (written.size() != identity.size())
       return complain_here("the result has another size than its value");
@@ -213,6 +213,49 @@ private:
       return {nullptr, operand >= kernel.operands.size() - operands_of(pool->post)};
     return {nullptr, std::holds_alternative<SoftmaxSpec>(kernel.spec) ||
                          std::holds_alternative<LrnSpec>(kernel.spec)};
+  }
+
+  // Of the layers that may be meant, where several share input and weights, one must be it.
+  Result<void> check_products(const Kernel &kernel) {
+    const View &view = kernel.operands.back();
+    CheckedInput input{view.dims, view.strides, identities_[view.value].as<int64_t>()};
+    input.dims.resize(4, 1);
+    input.strides.resize(4, 0);
+    if (plan_.batched) input.dims[0] = images_;
+    std::string fault = "no layer of the graph is it";
+    for (size_t n = 0; n < graph_.nodes.size(); ++n) {
+      if (graph_.nodes[n].inputs[0] != view.value) continue;
+      const std::vector<CheckedConv> layers = layers_of(kernel, int(n));
+      if (layers.empty()) continue;
+      fault = fault_of_products(kernel, layers, input);
+      if (fault.empty()) return {};
+    }
+    return complain_here(fault);
+  }
+  // What a kernel computes, if its first convolution is node `n`: the last one first.
+  std::vector<CheckedConv> layers_of(const Kernel &kernel, int n) const {
+    std::vector<ValueId> weights; // the last one's first
+    auto *conv = &std::get<ConvSpec>(kernel.spec);
+    size_t operand = conv->first_stage_operand();
+    for (; conv; conv = conv->source.empty() ? nullptr : &conv->source[0]) {
+      weights.push_back(kernel.operands[operand].value);
+      operand += conv->stage_operands();
+    }
+    std::vector<CheckedConv> layers;
+    for (; !weights.empty(); weights.pop_back()) {
+      if (n < 0 || graph_.nodes[size_t(n)].inputs.size() < 2) return {};
+      const Node &node = graph_.nodes[size_t(n)];
+      auto *op = std::get_if<Conv>(&node.op);
+      if ((!op && !std::holds_alternative<Dense>(node.op)) || node.inputs[1] != weights.back())
+        return {};
+      CheckedConv layer{op ? *op : Conv{}, graph_.shape(node.inputs[0]),
+                        graph_.shape(node.outputs[0])};
+      layer.x.resize(4, 1);
+      layer.y.resize(4, 1);
+      layers.insert(layers.begin(), layer);
+      n = uses_.single_reader(node.outputs[0]);
+    }
+    return layers;
   }
 
   // Weights or biases that a convolution packed at run time: [group][panel][kh][kw][channel][lane].
@@ -273,6 +316,7 @@ private:
 
   const Plan &plan_;
   const Graph &graph_;
+  const Uses uses_;
   const int64_t images_;
   int64_t cell_ = 4; // bytes
   size_t number_ = 0;

@@ -389,6 +389,8 @@ private:
              in.strides[1] * p.in_channels});
     else
       bytes({0, 0, 0, 0, 0});
+    // Pixels have no channels but these, neither there nor in scratch.
+    add({innermost(i) && in.strides[3] == p.in_channels && p.x[1] == p.in_channels});
     const bool as_points = p.spec.winograd && !p.spec.winograd->from_taps;
     const int64_t of_channel = p.depth * (as_points ? points(p) : op.kernel.h * op.kernel.w);
     const int64_t lanes = several_groups ? p.panel : p.vectors * p.spec.lanes; // of a group

@@ -189,6 +189,72 @@ TEST_CASE("convolutions whose vectors hold several groups, or several pixels") {
   CHECK(shared > 50);
 }
 
+// Between the pixels of a part lie other channels; where its vectors are padded to as many as the
+// whole has, pixels are as far apart as in scratch, and yet no run.
+TEST_CASE("convolutions of few channels in a group read parts of a wider value") {
+  int alike = 0; // kernels that bring pixels into scratch which are as far apart as there
+  for (int64_t whole : {8, 16, 24, 32, 48}) {
+    CAPTURE(whole);
+    Graph graph;
+    auto add = [&](const Op &op, std::vector<ValueId> inputs) {
+      return graph.add_node(fmt::format("n{}", graph.nodes.size()), op, std::move(inputs)).value();
+    };
+    auto convolve = [&](Conv conv, ValueId from, int64_t channels) {
+      conv.bias = true;
+      const std::string w = fmt::format("w{}", graph.nodes.size()), b = "b" + w;
+      const Shape shape{channels, graph.shape(from)[1] / conv.groups, conv.kernel.h, conv.kernel.w};
+      return add(conv, {from, graph.add_constant(w, named_constant(w, {DType::f32, shape})),
+                        graph.add_constant(b, named_constant(b, {DType::f32, {channels}}))});
+    };
+    auto few_in_group = [&](ValueId part) { // by every window and stride
+      const int64_t channels = graph.shape(part)[1];
+      for (int64_t group : {1, 2, 3, 4})
+        for (Size2 kernel : {Size2{1, 1}, {3, 3}, {2, 1}})
+          for (int64_t stride : {1, 2}) {
+            if (channels % group || (group > 1 && kernel.w == 1)) continue;
+            Conv conv;
+            conv.kernel = kernel, conv.stride = {1, stride}, conv.groups = channels / group;
+            if (kernel.h == 3) conv.pad = {1, 1, 0, 1};
+            graph.outputs.push_back(convolve(conv, part, channels));
+          }
+    };
+    const ValueId x = graph.add_input("x", {DType::f32, {1, 3, 5, 9}});
+    const ValueId all = convolve({}, x, whole);
+    for (int64_t less : {1, 2, 4}) {
+      few_in_group(add(Slice{{1}, {0}, {whole - less}, {1}}, {all}));
+      few_in_group(add(Slice{{1}, {less}, {INT64_MAX}, {1}}, {all}));
+    }
+    if (whole % 3 == 0) {
+      add(Split{1, {whole / 3, whole / 3, whole / 3}}, {all});
+      for (ValueId part : std::vector(graph.nodes.back().outputs)) few_in_group(part);
+    }
+    Conv sibling; // of another stride, so that these two alone become one
+    sibling.stride = {1, 2};
+    for (int64_t channels : {whole - 2, int64_t{2}}) few_in_group(convolve(sibling, x, channels));
+    REQUIRE(randomise_weights(graph, 1));
+    const auto inputs = random_inputs(graph, uint64_t(whole), 3);
+    const auto references = evaluate(graph, inputs);
+    REQUIRE_MESSAGE(references, to_string(references.error()));
+    for (const Target &target : runnable_targets()) {
+      CAPTURE(target.name);
+      const auto executable = compile(graph, target);
+      auto sound = check_plan(executable->plan(), executable->graph(), 2);
+      CHECK_MESSAGE(sound, to_string(sound.error()));
+      for (const Kernel &kernel : executable->plan().kernels) {
+        auto *spec = std::get_if<ConvSpec>(&kernel.spec);
+        if (!spec || spec->prologue != Prologue::copy || !spec->pre.empty()) continue;
+        auto of_stage = [&](int param) {
+          return kernel.params[size_t(ConvSpec::first_stage_param + param)].fixed;
+        };
+        alike += of_stage(ConvSpec::in_pixel) == 4 * of_stage(ConvSpec::in_channels) &&
+                 of_stage(ConvSpec::all_in_channels) != of_stage(ConvSpec::in_channels);
+      }
+      check(executable, inputs, *references);
+    }
+  }
+  CHECK(alike > 50);
+}
+
 TEST_CASE("panels of every width, from channels that follow each other or lie apart") {
   int narrower = 0, apart = 0, gathered = 0; // kernels
   for (int64_t groups : {1, 2})

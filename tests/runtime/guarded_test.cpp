@@ -287,3 +287,31 @@ TEST_CASE("a guarded run sees what a kernel does wrong") {
     CHECK(!faults([&] { (void)run_guarded(*executable, inputs, 1); }));
   }
 }
+
+TEST_CASE("a guarded run sees rows copied as one run though other channels lie between") {
+  Graph graph;
+  const ValueId x = graph.add_input("x", {DType::f32, {1, 16, 5, 6}});
+  const ValueId all = graph.add_node("all", Unary{UnaryKind::tanh}, {x}).value();
+  const ValueId part = graph.add_node("part", Slice{{1}, {1}, {14}, {1}}, {all}).value();
+  const ValueId w = graph.add_constant("w", splat_constant(0.1f, {13, 1, 3, 3}));
+  Conv conv;
+  conv.kernel = {3, 3}, conv.pad = {1, 1, 1, 1}, conv.groups = 13;
+  graph.outputs = {graph.add_node("conv", conv, {part, w}).value()};
+  const auto inputs = random_inputs(graph, 1, 1);
+  for (const Target &target : known_targets()) {
+    if (!host_supports(target)) continue;
+    CAPTURE(target.name);
+    const auto executable = compile(graph, target);
+    const auto right = run_guarded(*executable, inputs, 1);
+    REQUIRE_MESSAGE(right, to_string(right.error()));
+    Plan broken = executable->plan();
+    Affine &flag =
+        layer(broken, "conv").params[size_t(ConvSpec::first_stage_param) + ConvSpec::rows_run_on];
+    CHECK(flag == Affine{});
+    flag = {0, 1};
+    CHECK_FALSE(check_plan(broken, executable->graph(), 1));
+    const auto wrong = run_guarded(*executable, inputs, 1, {.plan = &broken, .before_task = {}});
+    REQUIRE_MESSAGE(wrong, to_string(wrong.error()));
+    CHECK_FALSE(compare((*wrong)[0], (*right)[0]).finite); // of NaN that nobody wrote over
+  }
+}
