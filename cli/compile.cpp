@@ -75,13 +75,13 @@ std::string beside(const std::string &output, const char *ending) {
 
 // In the form that is asked for; `file` is where it will lie.
 Result<std::vector<char>> code_of(const NetworkLibrary &library, const std::string &emit,
-                                  const std::string &file) {
+                                  const std::string &file, const Budget &budget) {
   if (emit == "llvm" || emit == "asm") {
     LATHE_TRY(const std::string text,
-              print_library(library, emit == "llvm" ? CodeText::llvm : CodeText::assembly));
+              print_library(library, emit == "llvm" ? CodeText::llvm : CodeText::assembly, budget));
     return std::vector<char>(text.begin(), text.end());
   }
-  LATHE_TRY(ObjectCode object, compile_library(library));
+  LATHE_TRY(ObjectCode object, compile_library(library, budget));
   if (emit == "obj") return std::move(object.bytes);
   return link_shared(object.bytes, library.interface().target.arch,
                      fs::path(file).filename().string());
@@ -106,7 +106,7 @@ Result<void> compile_ahead(const CompileVerbOptions &o) {
   for (const CompileOptions &options : variants) {
     LATHE_TRY(plans.emplace_back(), plan_for(graph, options));
   }
-  LATHE_TRY(const LibraryWeights weights, pack_for_library(plans));
+  LATHE_TRY(const LibraryWeights weights, pack_for_library(plans, o.budget));
   library.images = images_of(plans.front(), o.batch);
   library.weights = weights.header;
   for (size_t v = 0; v < plans.size(); ++v)
@@ -120,7 +120,7 @@ Result<void> compile_ahead(const CompileVerbOptions &o) {
                       .found = fmt::format("{}", weights.bytes.size())});
   if (own) library.own_weights = weights.bytes;
 
-  LATHE_TRY(const std::vector<char> code, code_of(library, o.emit, o.output));
+  LATHE_TRY(const std::vector<char> code, code_of(library, o.emit, o.output, o.budget));
   const std::string text =
       c_header(library, fs::path(o.model).filename().string(), "Lathe " LATHE_VERSION,
                fs::path(weights_file).filename().string());

@@ -134,8 +134,7 @@ Result<void> inspect(const InspectOptions &o) {
   // A file for other programs is of use with its weights.
   LATHE_TRY(Graph graph, o.format == "onnx" ? load_with_weights(o) : load_to_look(o));
   if (!o.after.empty()) {
-    PipelineOptions passes;
-    passes.disabled = o.disabled_passes;
+    PipelineOptions passes = pass_options(o);
     passes.stop_after = o.after;
     LATHE_CHECK(run_passes(graph, passes));
   }
@@ -149,7 +148,7 @@ Result<void> inspect(const InspectOptions &o) {
     return fail(ErrorCode::usage, "--format svg is a picture of the memory: add --memory-plan");
   if (o.format == "json") return inspect_json(graph, o);
   if (o.format == "onnx") {
-    LATHE_TRY(std::string bytes, write_onnx(graph));
+    LATHE_TRY(std::string bytes, write_onnx(graph, o.budget));
     std::fwrite(bytes.data(), 1, bytes.size(), stdout); // main asks whether all arrived
     return {};
   }
@@ -172,8 +171,7 @@ Result<void> dump(const DumpOptions &o) {
     std::fwrite(bytes.data(), 1, bytes.size(), stdout); // main asks whether all arrived
     return {};
   }
-  PipelineOptions passes;
-  passes.disabled = o.disabled_passes;
+  PipelineOptions passes = pass_options(o);
   if (o.emit == "graph") {
     bool all = o.after == "all";
     if (!all) passes.stop_after = o.after;

@@ -1,8 +1,8 @@
 #include "cli/model.h"
 
 #include "frontend/npy.h"
+#include "frontend/output_file.h"
 #include "frontend/safetensors.h"
-#include "frontend/weights.h"
 
 #include <algorithm>
 #include <charconv>
@@ -41,8 +41,9 @@ Result<std::pair<std::string, Shape>> parse_shape(const std::string &argument) {
 Result<OnnxOptions> onnx_options(const ModelOptions &options) {
   OnnxOptions onnx;
   onnx.batch = options.batch;
+  onnx.budget = options.budget;
   onnx.values = options.values;
-  onnx.unbind_weights = options.random_weights || !options.weights.empty();
+  onnx.unbind_weights = options.random_weights;
   for (const std::string &argument : options.shapes) {
     LATHE_TRY(auto shape, parse_shape(argument));
     onnx.shapes[shape.first] = shape.second;
@@ -50,22 +51,9 @@ Result<OnnxOptions> onnx_options(const ModelOptions &options) {
   return onnx;
 }
 
-} // namespace
-
-Result<std::vector<std::string>> input_names(const ModelOptions &options) {
-  if (is_onnx(options)) {
-    LATHE_TRY(OnnxModel model, OnnxModel::open(options.model));
-    return model.inputs();
-  }
-  LATHE_TRY(Graph graph, load(options));
-  std::vector<std::string> names;
-  for (ValueId id : graph.inputs) names.push_back(graph.values[id].name);
-  return names;
-}
-
-Result<Graph> load(const ModelOptions &options) {
-  LATHE_TRY(OnnxOptions onnx, onnx_options(options));
+Result<NetOptions> net_options(const ModelOptions &options) {
   NetOptions net;
+  net.budget = options.budget;
   for (const std::string &setting : options.settings) {
     size_t equals = setting.find('=');
     double value = 0;
@@ -82,7 +70,36 @@ Result<Graph> load(const ModelOptions &options) {
                         .found = setting});
     net.parameters[setting.substr(0, equals)] = value;
   }
-  return load_model(options.model, net, onnx);
+  return net;
+}
+
+} // namespace
+
+Result<std::vector<std::string>> input_names(const ModelOptions &options) {
+  if (is_onnx(options)) {
+    LATHE_TRY(OnnxModel model, OnnxModel::open(options.model));
+    return model.inputs();
+  }
+  LATHE_TRY(Graph graph, load(options));
+  std::vector<std::string> names;
+  for (ValueId id : graph.inputs) names.push_back(graph.values[id].name);
+  return names;
+}
+
+Result<Graph> load(const ModelOptions &options) {
+  if (!options.shapes.empty() && !is_onnx(options))
+    return fail(Error{.code = ErrorCode::usage,
+                      .message = "--shape is for ONNX models",
+                      .expected = "--set or --batch",
+                      .found = options.shapes[0]});
+  LATHE_TRY(OnnxOptions onnx, onnx_options(options));
+  LATHE_TRY(NetOptions net, net_options(options));
+  std::vector<std::string> notes;
+  onnx.notes = net.warnings = &notes;
+  auto graph = load_model(options.model, net, onnx);
+  if (!options.quiet)
+    for (const std::string &each : notes) note("note: {}\n", each);
+  return graph;
 }
 
 Result<Graph> load_with_weights(const ModelOptions &options) {
@@ -90,31 +107,34 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
   auto say = [&]<typename... T>(fmt::format_string<T...> format, T &&...values) {
     if (!options.quiet) note(format, std::forward<T>(values)...);
   };
-  auto bind = [&](const WeightsFile &file) -> Result<void> {
-    LATHE_TRY(BindReport report, bind_weights(graph, file));
-    if (!report.unused.empty())
-      note("note: {} tensors of {} are not used, {} for one\n", report.unused.size(), file.path(),
-           report.unused[0]);
-    return {};
-  };
-  if (!options.weights.empty()) {
-    LATHE_TRY(WeightsFile file, WeightsFile::open(options.weights));
-    LATHE_CHECK(bind(file));
-    say("weights: {}\n", options.weights);
-  } else if (options.random_weights) {
-    LATHE_CHECK(randomise_weights(graph, options.seed));
-    say("weights: random, seed {}\n", options.seed);
-  } else if (is_onnx(options)) {
-    say("weights: the model's own\n");
-  } else {
-    LATHE_TRY(const bool bundled,
-              options.settings.empty() ? bind_bundled_weights(graph, options.model) : false);
-    if (!bundled) LATHE_CHECK(randomise_weights(graph, options.seed));
-    if (bundled)
-      say("weights: trained, bundled with {}\n", graph.name);
-    else
-      say("weights: random, seed {}\n", options.seed);
+  std::string own = is_onnx(options) ? "the model's own" : "";
+  if (!options.random_weights) {
+    LATHE_TRY(NetOptions net, net_options(options));
+    LATHE_TRY(const bool bundled, bind_bundled_weights(graph, options.model, net.parameters));
+    if (bundled) own = fmt::format("trained, bundled with {}", graph.name);
   }
+  BindReport report;
+  if (!options.weights.empty()) {
+    LATHE_TRY(const WeightsFile file, WeightsFile::open(options.weights));
+    LATHE_TRY(report, bind_weights(graph, file, options.binding));
+    say("weights: {}\n", options.weights);
+    if (!report.unused.empty())
+      say("note: {} tensors of {} are not used, {} for one\n", report.unused.size(), file.path(),
+          report.unused[0]);
+    if (!report.kept.empty())
+      say("note: {} weights stay as they were, {}; {} for one\n", report.kept.size(), own,
+          report.kept[0]);
+    if (!report.missing.empty())
+      say("note: {} weights are random, seed {}; {} for one\n", report.missing.size(), options.seed,
+          report.missing[0]);
+  } else if (options.random_weights || own.empty()) {
+    say("weights: random, seed {}\n", options.seed);
+  } else {
+    say("weights: {}\n", own);
+  }
+  const bool draws =
+      options.weights.empty() ? options.random_weights || own.empty() : !report.missing.empty();
+  if (draws) LATHE_CHECK(randomise_weights(graph, options.seed, options.budget));
   return graph;
 }
 
@@ -123,19 +143,29 @@ Result<Graph> load_to_look(const ModelOptions &options) {
                                                             : load_with_weights(options);
 }
 
+PipelineOptions pass_options(const ModelOptions &options) {
+  PipelineOptions passes;
+  passes.budget = options.budget;
+  passes.disabled = options.disabled_passes;
+  passes.strict = options.numerics == "strict";
+  return passes;
+}
+
 Result<CompileOptions> compile_options(const ModelOptions &options) {
   CompileOptions compile;
   if (options.target_cpu != "native") {
     LATHE_TRY(compile.target, find_target(options.target_cpu));
   }
-  compile.passes.disabled = options.disabled_passes;
-  compile.plan.strict = options.numerics == "strict";
+  compile.budget = options.budget;
+  compile.passes = pass_options(options);
+  compile.plan.strict = compile.passes.strict;
   compile.plan.weight_budget = options.weight_budget;
   compile.memory = {options.memory_limit, options.batch, options.threads};
   if (compile.memory.threads <= 0) compile.memory.threads = usable_cpus();
   compile.tune = options.tune;
   compile.threads = options.threads;
   compile.cache.directory = options.cache_dir;
+  compile.copy_weights = options.copy_weights;
   if (!options.quiet && isatty(STDERR_FILENO))
     compile.tuning.progress = [](size_t done, size_t all) {
       note("\rmeasured {} of {} convolutions{}", done, all, done == all ? "\n" : "");
@@ -145,15 +175,15 @@ Result<CompileOptions> compile_options(const ModelOptions &options) {
 
 Result<Plan> plan_for(const Graph &graph, const CompileOptions &options) {
   LATHE_TRY(const PlanOptions plan, plan_options(graph, options));
-  return make_plan_within(graph, options.target, options.memory, plan);
+  return make_plan_within(graph, options.target, options.memory, plan, options.budget);
 }
 
 namespace {
 
 // Where measurements led to another algorithm than the cost model.
 Result<void> note_tuned(const Executable &executable, const CompileOptions &options) {
-  LATHE_TRY(const Plan untuned,
-            make_plan_within(executable.graph(), options.target, options.memory, options.plan));
+  LATHE_TRY(const Plan untuned, make_plan_within(executable.graph(), options.target, options.memory,
+                                                 options.plan, options.budget));
   for (const Kernel &kernel : executable.plan().kernels) {
     const Choice &choice = kernel.choice;
     const auto before = std::ranges::find(untuned.kernels, kernel.sources, &Kernel::sources);
@@ -231,6 +261,13 @@ Result<std::vector<Binding>> bind_names(const std::vector<std::string> &argument
 
 int64_t images_of(const Plan &plan, int64_t images) { return plan.batched ? images : 1; }
 
+Result<void> check_tensor_output(const std::string &path) {
+  if (is_tensor_file(path) || is_device(path)) return {};
+  return fail(Error{.code = ErrorCode::usage,
+                    .message = "tensors are not written in this format",
+                    .file = path,
+                    .expected = "a name that ends with .npy, or .pb for ONNX's"});
+}
 bool is_tensor_file(const std::string &path) {
   const auto extension = std::filesystem::path(path).extension();
   return extension == ".npy" || extension == ".pb";

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/bundled.h"
+#include "frontend/weights.h"
 #include "runtime/executable.h"
 
 #include <cstdio>
@@ -21,6 +22,7 @@ template <typename... T> void note(fmt::format_string<T...> format, T &&...value
 struct ModelOptions {
   std::string model;
   std::string weights;                  // a safetensors file, or empty
+  BindOptions binding;                  // how strictly it must fit
   bool random_weights = false;          // also where the model's file has some
   uint64_t seed = 0;                    // of random weights and inputs
   std::vector<std::string> settings;    // "width=8": parameters of the network
@@ -28,12 +30,16 @@ struct ModelOptions {
   std::map<std::string, Tensor> values; // of inputs; what decides shapes must be known beforehand
   std::string target_cpu = "native";
   std::vector<std::string> disabled_passes;
-  int64_t memory_limit = 0; // bytes; 0: none
+  int64_t memory_limit = 0;               // bytes; 0: none
+  int64_t compile_memory = 0;             // bytes; 0: the default
+  double time_limit = default_time_limit; // seconds; 0: none
+  Budget budget = {};                     // of these; its time runs from the verb's beginning
   std::string numerics = "fast";
   double weight_budget = PlanOptions{}.weight_budget;
   bool tune = false;
   std::string cache_dir; // none: no cache
-  int threads = 0;       // 0: as many as this process may use
+  bool copy_weights = false;
+  int threads = 0; // 0: as many as this process may use
   int64_t batch = 1;
   bool verbose = false;
   bool quiet = false; // says nothing on stderr
@@ -43,12 +49,13 @@ struct ModelOptions {
 Result<Graph> load(const ModelOptions &options);
 // The names of a model's inputs, as its file lists them.
 Result<std::vector<std::string>> input_names(const ModelOptions &options);
-// With weights: those of the -w file, of the model's own file, else trained ones that come with a
-// bundled network, else seeded random ones; says on stderr which.
+// With weights: those of the model's own file or the trained ones that come with a bundled network,
+// over them those of the -w file; seeded random ones where nothing else is; says on stderr which.
 Result<Graph> load_with_weights(const ModelOptions &options);
 // With weights where they are asked for or stand in the model's file, else without: for what only
 // looks.
 Result<Graph> load_to_look(const ModelOptions &options);
+PipelineOptions pass_options(const ModelOptions &options);
 Result<CompileOptions> compile_options(const ModelOptions &options);
 // What `compile` would plan for a graph after the passes.
 Result<Plan> plan_for(const Graph &graph, const CompileOptions &options);
@@ -64,6 +71,8 @@ int64_t images_of(const Plan &plan, int64_t images);
 
 // A tensor in a .npy or ONNX .pb file.
 bool is_tensor_file(const std::string &path);
+// Whether a tensor may be written there: to such a file, or to a device. Errors: usage.
+Result<void> check_tensor_output(const std::string &path);
 Result<Tensor> read_tensor_file(const std::string &path);
 Result<void> write_tensor_file(const std::string &path, const std::string &name,
                                const Tensor &tensor);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <fmt/format.h>
 #include <numeric>
 #include <sstream>
@@ -25,10 +24,10 @@ Result<Preset> choose_preset(const RunOptions &o) {
     if (auto preset = find_preset(o.preset)) return *preset;
     return fail(Error{.code = ErrorCode::usage,
                       .message = "unknown preset",
-                      .expected = "torchvision, caffe-bgr, fashion-mnist or raw",
+                      .expected = preset_names(),
                       .found = o.preset});
   }
-  bool own = o.weights.empty() && std::filesystem::path(o.model).stem() == "lenet5";
+  const bool own = o.weights.empty() && !o.random_weights && o.model == "lenet5";
   Preset preset = own ? Preset::fashion_mnist : Preset::torchvision;
   note("preprocessing: {}\n", to_string(preset));
   return preset;
@@ -123,6 +122,7 @@ Result<void> run(RunOptions o) {
   std::vector<std::string> output_names;
   for (ValueId id : graph.outputs) output_names.push_back(graph.values[id].name);
   LATHE_TRY(auto outputs, bind_names(o.outputs, output_names, "output"));
+  for (const Binding &b : outputs) LATHE_CHECK(check_tensor_output(b.file));
 
   int64_t images = o.batch;
   std::vector<Tensor> tensors(graph.inputs.size());
@@ -180,7 +180,7 @@ void add_run(CLI::App &app, Action &action) {
   verb->add_option("-o,--output", o->outputs,
                    "[NAME=]FILE, .npy or ONNX .pb; without it the top classes are printed");
   verb->add_option("--preset", o->preset,
-                   "how pictures are prepared: torchvision, caffe-bgr, fashion-mnist, raw");
+                   fmt::format("how pictures are prepared: {}", preset_names()));
   verb->add_option("--labels", o->labels, "a file with one class name per line");
   verb->add_option("--top", o->top, "how many classes to print")->capture_default_str();
   verb->add_option("--threads", o->threads, "default: what this process may use")

@@ -85,7 +85,7 @@ Result<std::vector<char>> link_shared(std::span<const char> object, Arch arch,
                       .file = file_name,
                       .expected = words[0] + " to succeed",
                       .found = fmt::format("status {}", status)});
-  LATHE_TRY(const auto linked, MappedFile::open(to));
+  LATHE_TRY(const auto linked, MappedFile::read(to));
   const std::string_view bytes = linked->text();
   return std::vector<char>(bytes.begin(), bytes.end());
 }

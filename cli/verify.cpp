@@ -35,7 +35,7 @@ Result<void> verify_case(const VerifyOptions &o) {
 }
 
 Result<void> verify_model(VerifyOptions o) {
-  if (std::filesystem::is_directory(o.model)) return verify_case(o);
+  if (!is_bundled(o.model) && std::filesystem::is_directory(o.model)) return verify_case(o);
   const double tolerance = o.rtol < 0 ? 1e-4 : o.rtol;
   LATHE_TRY(std::vector<std::string> declared, input_names(o));
   LATHE_TRY(auto given, bind_names(o.inputs, declared, "input"));
@@ -55,7 +55,7 @@ Result<void> verify_model(VerifyOptions o) {
   LATHE_TRY(auto executable, compile(graph, o));
   const Plan &plan = executable->plan();
   const int64_t images = images_of(plan, o.batch);
-  LATHE_CHECK(check_plan(plan, executable->graph(), images));
+  LATHE_CHECK(check_plan(plan, executable->graph(), images, o.budget));
   LATHE_TRY(auto request, Request::create(executable, images, make_pool(o.threads)));
   std::vector<Tensor> inputs;
   for (size_t i = 0; i < plan.inputs.size(); ++i) {
@@ -67,7 +67,7 @@ Result<void> verify_model(VerifyOptions o) {
   request->run();
   std::vector<Tensor> references;
   if (o.against == "reference") {
-    LATHE_TRY(references, evaluate(graph, inputs));
+    LATHE_TRY(references, evaluate(graph, inputs, {}, o.budget));
   } else {
     LATHE_TRY(Tensor file, read_tensor_file(o.against));
     references.push_back(std::move(file));
@@ -106,10 +106,8 @@ Result<void> verify_model(VerifyOptions o) {
 Result<void> check_model(const ModelOptions &o) {
   LATHE_TRY(Graph graph, load(o));
   const size_t nodes = graph.nodes.size();
-  PipelineOptions passes;
-  passes.disabled = o.disabled_passes;
-  LATHE_CHECK(run_passes(graph, passes));
   LATHE_TRY(CompileOptions options, compile_options(o));
+  LATHE_CHECK(run_passes(graph, options.passes));
   LATHE_TRY(Plan plan, plan_for(graph, options));
   fmt::print("{}: {} layers, {} kernels; nothing stands in the way\n", o.model, nodes,
              plan.kernels.size());

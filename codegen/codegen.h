@@ -1,7 +1,7 @@
 // From kernel specs to machine code: a pure function of (specs, target); it chooses nothing.
 #pragma once
 
-#include "ir/deadline.h"
+#include "ir/budget.h"
 #include "passes/plan.h"
 
 #include <cstddef>
@@ -82,9 +82,11 @@ struct LibraryStatusText {
 std::span<const LibraryStatusText> library_statuses(); // by number
 
 // A relocatable object with position-independent code, or the same as text. Public symbols are the
-// functions of the C header alone. Errors: internal.
-Result<ObjectCode> compile_library(const NetworkLibrary &library);
-Result<std::string> print_library(const NetworkLibrary &library, CodeText form);
+// functions of the C header alone. Errors: as Plan::sized for the library's images; limit;
+// internal.
+Result<ObjectCode> compile_library(const NetworkLibrary &library, const Budget &budget = {});
+Result<std::string> print_library(const NetworkLibrary &library, CodeText form,
+                                  const Budget &budget = {});
 
 // --- This machine
 
@@ -112,10 +114,10 @@ struct CodeImage {
 // outside.
 Result<CodeImage> link_image(std::span<const std::span<const char>> objects);
 // Compiles and links, on so many threads at most; the image does not depend on how many. What the
-// archive has is taken from there. Specs must be distinct. Errors: limit, if the deadline passes
-// before the last spec is begun.
+// archive has is taken from there. Specs must be distinct. Errors: limit, if the budget's time is
+// over before the last spec is begun, or its memory.
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
-                                int threads = 1, const Deadline &deadline = {},
+                                int threads = 1, const Budget &budget = {},
                                 const CodeArchive *archive = nullptr);
 
 } // namespace lathe::core

@@ -2,51 +2,57 @@
 #include "codegen/archive.h"
 #include "codegen/emitter.h"
 #include "codegen/llvm.h"
+#include "codegen/llvm_memory.h"
+#include "ir/fork.h"
 #include "ir/threads.h"
 
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <set>
 
 namespace lathe::core {
 namespace {
 
+// What LLVM takes at most for a unit of our code, and for itself once, with room to spare.
+constexpr size_t reserve_bytes = 16 << 20;
+// What LLVM takes for a kernel in a module, about.
+constexpr int64_t function_bytes = 1 << 19;
+
 void initialise_llvm() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    LLVMInitializeX86TargetInfo();
-    LLVMInitializeX86Target();
-    LLVMInitializeX86TargetMC();
-    LLVMInitializeX86AsmPrinter();
-    LLVMInitializeX86AsmParser();
-    LLVMInitializeAArch64TargetInfo();
-    LLVMInitializeAArch64Target();
-    LLVMInitializeAArch64TargetMC();
-    LLVMInitializeAArch64AsmPrinter();
-    LLVMInitializeAArch64AsmParser();
-  });
+  LLVMInitializeX86TargetInfo();
+  LLVMInitializeX86Target();
+  LLVMInitializeX86TargetMC();
+  LLVMInitializeX86AsmPrinter();
+  LLVMInitializeX86AsmParser();
+  LLVMInitializeAArch64TargetInfo();
+  LLVMInitializeAArch64Target();
+  LLVMInitializeAArch64TargetMC();
+  LLVMInitializeAArch64AsmPrinter();
+  LLVMInitializeAArch64AsmParser();
 }
 
-Result<std::unique_ptr<llvm::TargetMachine>> target_machine(const Target &target) {
-  initialise_llvm();
+Result<LlvmOwner<llvm::TargetMachine>> target_machine(const Target &target) {
   std::string message;
   const llvm::Target *found = llvm::TargetRegistry::lookupTarget(target.triple, message);
   if (!found) return fail(ErrorCode::internal, "LLVM lacks the target: " + message);
   llvm::TargetOptions options;
   options.AllowFPOpFusion = llvm::FPOpFusion::Strict; // only the FMAs that we wrote
-  return std::unique_ptr<llvm::TargetMachine>(found->createTargetMachine(
-      target.triple, target.cpu, target.features, options, llvm::Reloc::PIC_,
-      llvm::CodeModel::Small, llvm::CodeGenOptLevel::Less));
+  return LlvmOwner(found->createTargetMachine(target.triple, target.cpu, target.features, options,
+                                              llvm::Reloc::PIC_, llvm::CodeModel::Small,
+                                              llvm::CodeGenOptLevel::Less));
 }
 
 // What the emitters leave to LLVM: common subexpressions and loop-invariant address arithmetic. Put
 // together by hand, since LLVM's PassBuilder brings every pass that there is into the program.
 void tidy(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::ModuleAnalysisManager modules;
+  struct Analyses {
+    llvm::LoopAnalysisManager loops;
+    llvm::FunctionAnalysisManager functions;
+    llvm::ModuleAnalysisManager modules;
+  };
+  const auto analyses = make_llvm<Analyses>();
+  auto &[loops, functions, modules] = *analyses;
   modules.registerPass([] { return llvm::PassInstrumentationAnalysis(); });
   modules.registerPass([&] { return llvm::FunctionAnalysisManagerModuleProxy(functions); });
   loops.registerPass([] { return llvm::PassInstrumentationAnalysis(); });
@@ -110,8 +116,9 @@ Parts parts_of(std::span<const KernelSpec> specs, const Target &target,
   constexpr size_t small = 100, enough = 300;
   Parts parts;
   std::vector<Unit> &units = parts.units;
-  llvm::LLVMContext context;
-  llvm::Module module("units", context);
+  const auto context = make_llvm<llvm::LLVMContext>();
+  const auto units_module = make_llvm<llvm::Module>("units", *context);
+  llvm::Module &module = *units_module;
   std::optional<size_t> group;
   std::set<std::string> known;
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -154,10 +161,12 @@ void keep(llvm::Module &module, const std::set<std::string> &kept) {
 class Compiler {
 public:
   static Result<Compiler> create(const Target &target) {
-    Compiler compiler(target);
-    LATHE_TRY(compiler.machine_, target_machine(target));
-    return compiler;
+    LATHE_CHECK(prepare(target));
+    return unprepared(target);
   }
+  // What must be done once in a process, before anything else: best by a thread that works alone,
+  // so that no other takes the memory that it has in reserve.
+  static Result<void> prepare(const Target &target);
 
   Result<ObjectCode> object(std::span<const KernelSpec> specs) {
     LATHE_TRY(auto module, build(specs));
@@ -189,12 +198,17 @@ public:
 
 private:
   explicit Compiler(const Target &target)
-      : target_(target), context_(std::make_unique<llvm::LLVMContext>()) {}
+      : target_(target), context_(make_llvm<llvm::LLVMContext>()) {}
+  static Result<Compiler> unprepared(const Target &target) {
+    Compiler compiler(target);
+    LATHE_TRY(compiler.machine_, target_machine(target));
+    return compiler;
+  }
 
-  using Module = std::unique_ptr<llvm::Module>;
+  using Module = LlvmOwner<llvm::Module>;
   // A module of what `fill` puts there; functions may say for themselves what CPU they are for.
   Result<Module> build_with(const std::function<Result<void>(llvm::Module &)> &fill) {
-    auto module = std::make_unique<llvm::Module>("lathe", *context_);
+    auto module = make_llvm<llvm::Module>("lathe", *context_);
     module->setTargetTriple(target_.triple);
     module->setDataLayout(machine_->createDataLayout());
     LATHE_CHECK(fill(*module));
@@ -220,10 +234,10 @@ private:
   Result<llvm::SmallVector<char, 0>> generate(llvm::Module &module, llvm::CodeGenFileType type) {
     llvm::SmallVector<char, 0> bytes;
     llvm::raw_svector_ostream stream(bytes);
-    llvm::legacy::PassManager passes;
-    if (machine_->addPassesToEmitFile(passes, stream, nullptr, type))
+    const auto passes = make_llvm<llvm::legacy::PassManager>();
+    if (machine_->addPassesToEmitFile(*passes, stream, nullptr, type))
       return fail(ErrorCode::internal, "LLVM cannot write code for " + target_.triple);
-    passes.run(module);
+    passes->run(module);
     return bytes;
   }
   Result<ObjectCode> object_of(llvm::Module &module) {
@@ -232,9 +246,44 @@ private:
   }
 
   Target target_;
-  std::unique_ptr<llvm::LLVMContext> context_;
-  std::unique_ptr<llvm::TargetMachine> machine_;
+  LlvmOwner<llvm::LLVMContext> context_;
+  LlvmOwner<llvm::TargetMachine> machine_;
 };
+
+ForkMutex prepare_mutex;
+
+// What LLVM makes once in a process, and guards with locks that would stay taken if something were
+// thrown meanwhile, or at a fork: tables of targets and of passes, as the first code needs them.
+Result<void> Compiler::prepare(const Target &target) {
+  enum class State : uint8_t { not_yet, broken, done };
+  static constinit std::atomic<State> states[2] = {};
+  std::atomic<State> &state = states[size_t(target.arch)];
+  if (state.load(std::memory_order_acquire) == State::done) return {};
+  const std::lock_guard lock(prepare_mutex);
+  LATHE_TRY(const LlvmReserve reserve, LlvmReserve::hold(reserve_bytes));
+  if (states[0] == State::broken || states[1] == State::broken)
+    return fail(ErrorCode::limit, "the code generator once ran out of memory as it started, "
+                                  "and cannot be started again in this process");
+  if (state == State::done) return {};
+  state = State::broken; // should anything be thrown
+  initialise_llvm();
+  LATHE_TRY(Compiler compiler, unprepared(target));
+  LATHE_TRY(auto module, compiler.build_with([](llvm::Module &m) -> Result<void> {
+    llvm::IRBuilder<> b(m.getContext());
+    auto *type = llvm::FunctionType::get(b.getVoidTy(), {b.getPtrTy()}, false);
+    auto *f = llvm::Function::Create(type, llvm::Function::ExternalLinkage, "first", m);
+    b.SetInsertPoint(llvm::BasicBlock::Create(m.getContext(), "entry", f));
+    auto *x = b.CreateLoad(b.getFloatTy(), f->getArg(0));
+    b.CreateStore(b.CreateFMul(x, x), f->getArg(0));
+    b.CreateRetVoid();
+    return {};
+  }));
+  LATHE_TRY(const ObjectCode object, compiler.object_of(*module));
+  const std::span<const char> bytes(object.bytes);
+  LATHE_CHECK(link_image(std::span(&bytes, 1)));
+  state.store(State::done, std::memory_order_release);
+  return {};
+}
 
 // Of a library: its functions say for themselves what CPU they are for.
 Result<Compiler> library_compiler(const NetworkLibrary &library) {
@@ -253,11 +302,13 @@ namespace {
 // Of all units, on so many threads at most.
 Result<std::vector<ObjectCode>> compile_units(std::span<const KernelSpec> specs,
                                               std::span<const Unit> units, const Target &target,
-                                              int threads, const Deadline &deadline) {
+                                              int threads, const Budget &budget) {
+  if (!units.empty()) LATHE_CHECK(Compiler::prepare(target));
   std::vector<std::optional<Compiler>> compilers(size_t(std::max(threads, 1)));
   std::vector<Result<ObjectCode>> compiled(units.size());
   auto compile = [&](const Unit &unit, int thread) -> Result<ObjectCode> {
-    LATHE_CHECK(deadline.check());
+    LATHE_CHECK(budget.check("generating code"));
+    LATHE_TRY(const LlvmReserve reserve, LlvmReserve::hold(reserve_bytes));
     std::optional<Compiler> &compiler = compilers[size_t(thread)];
     if (!compiler) {
       LATHE_TRY(compiler, Compiler::create(target));
@@ -276,13 +327,18 @@ Result<std::vector<ObjectCode>> compile_units(std::span<const KernelSpec> specs,
 } // namespace
 
 Result<CodeImage> compile_image(std::span<const KernelSpec> specs, const Target &target,
-                                int threads, const Deadline &deadline, const CodeArchive *archive) {
+                                int threads, const Budget &budget, const CodeArchive *archive) {
+  throw_when_out_of_memory();
+  std::optional<LlvmReserve> reserve;
+  LATHE_TRY(reserve, LlvmReserve::hold(reserve_bytes));
   const Parts parts = parts_of(specs, target, archive);
+  reserve.reset(); // every unit has its own
   LATHE_TRY(const std::vector<ObjectCode> compiled,
-            compile_units(specs, parts.units, target, threads, deadline));
+            compile_units(specs, parts.units, target, threads, budget));
   std::vector<std::span<const char>> objects;
   for (const ObjectCode &object : compiled) objects.emplace_back(object.bytes);
   for (const auto &[name, object] : parts.objects) objects.push_back(object);
+  LATHE_TRY(reserve, LlvmReserve::hold(reserve_bytes));
   LATHE_TRY(CodeImage image, link_image(objects));
   for (const Unit &unit : parts.units) image.compiled += unit.functions.size();
   return image;
@@ -339,8 +395,9 @@ Result<std::string> compile_archive(std::span<const KernelSpec> specs, const Tar
   std::set<std::string> known;
   for (size_t i = specs.size(); i < all.size(); ++i) known.insert(kernel_name(all[i], target));
   for (const KernelSpec &spec : specs) known.erase(kernel_name(spec, target));
-  llvm::LLVMContext context;
-  llvm::Module module("archive", context);
+  const auto context = make_llvm<llvm::LLVMContext>();
+  const auto all_module = make_llvm<llvm::Module>("archive", *context);
+  llvm::Module &module = *all_module;
   for (size_t i = 0; i < all.size(); ++i) {
     if (!module.getFunction(kernel_name(all[i], target))) fill(module, all[i], target);
     for (const llvm::Function &function : module) {
@@ -350,8 +407,7 @@ Result<std::string> compile_archive(std::span<const KernelSpec> specs, const Tar
       calls.push_back(references(function));
     }
   }
-  LATHE_TRY(const std::vector<ObjectCode> objects,
-            compile_units(all, units, target, threads, Deadline()));
+  LATHE_TRY(const std::vector<ObjectCode> objects, compile_units(all, units, target, threads, {}));
   std::string archive;
   for (size_t i = 0; i < units.size(); ++i)
     archive += encode({.name = *units[i].functions.begin(),
@@ -366,12 +422,33 @@ Result<std::string> print_kernels(std::span<const KernelSpec> specs, const Targe
   return compiler.text(specs, form);
 }
 
-Result<ObjectCode> compile_library(const NetworkLibrary &library) {
+namespace {
+
+// Whether the library has sizes, for as many threads as a run may name, and the budget allows it.
+Result<Grant> check_library(const NetworkLibrary &library, const Budget &budget) {
+  size_t kernels = 0;
+  for (const NetworkLibrary::Variant &variant : library.variants) {
+    LATHE_CHECK(variant.plan->sized(library.images, most_threads));
+    std::set<std::string> names;
+    for (const Kernel &kernel : variant.plan->kernels)
+      names.insert(kernel_name(kernel.spec, variant.plan->target));
+    kernels += names.size();
+  }
+  LATHE_CHECK(budget.check("generating code"));
+  return budget.take(int64_t(kernels) * function_bytes, "generating code");
+}
+
+} // namespace
+
+Result<ObjectCode> compile_library(const NetworkLibrary &library, const Budget &budget) {
+  LATHE_TRY(const Grant grant, check_library(library, budget));
   LATHE_TRY(Compiler compiler, library_compiler(library));
   return compiler.object(library);
 }
 
-Result<std::string> print_library(const NetworkLibrary &library, CodeText form) {
+Result<std::string> print_library(const NetworkLibrary &library, CodeText form,
+                                  const Budget &budget) {
+  LATHE_TRY(const Grant grant, check_library(library, budget));
   LATHE_TRY(Compiler compiler, library_compiler(library));
   return compiler.text(library, form);
 }

@@ -62,8 +62,9 @@ std::span<const LibraryStatusText> library_statuses() {
       LibraryStatusText{"NULL_ARGUMENT", "a pointer is null"},
       LibraryStatusText{"MISALIGNED", "a pointer is not aligned as it must be"},
       LibraryStatusText{"SMALL_ARENA", "the arena is smaller than so many threads need"},
-      LibraryStatusText{"BAD_PARALLEL",
-                        "less than one thread, or threads but no function to use them"},
+      LibraryStatusText{
+          "BAD_PARALLEL",
+          "less than one thread or more than 1024, or threads but no function to use them"},
       LibraryStatusText{"WRONG_WEIGHTS",
                         "the weights are not those that this code was compiled with"},
       LibraryStatusText{"UNSUPPORTED_CPU", "this CPU lacks what the code was compiled for"},
@@ -268,6 +269,7 @@ private:
     e.return_if(e.ir.CreateIsNull(parallel), number(1));
     IrValue count = field(e, i32_, parallel, parallel_threads);
     e.return_if(e.ir.CreateICmpSLT(count, number(1)), number(0));
+    e.return_if(e.ir.CreateICmpSGT(count, number(most_threads)), number(0));
     e.return_if(e.ir.CreateICmpEQ(count, number(1)), number(1));
     e.return_if(e.ir.CreateIsNull(field(e, ptr_, parallel, parallel_for)), number(0));
     e.ir.CreateRet(count);

@@ -91,13 +91,15 @@ void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name
   IrValue in_step = spec.contiguous ? four : e.param(S::in_step);
   IrValue out_step = spec.contiguous ? four : e.param(S::out_step);
 
-  // Folds `combine(state, x, mask)` over the line.
-  auto each = [&](const std::function<void(IrValue first, IrValue mask)> &body) {
+  // For every element, or vector of them.
+  using Body = std::function<void(IrValue first, IrValue mask)>;
+  auto each_of = [&](IrValue count, const Body &body) {
     if (spec.contiguous)
-      e.for_lanes(length, body);
+      e.for_lanes(count, body);
     else
-      e.loop(length, [&](IrValue i) { body(i, nullptr); });
+      e.loop(count, [&](IrValue i) { body(i, nullptr); });
   };
+  auto each = [&](const Body &body) { each_of(length, body); };
   // A running value lives in a stack slot, which LLVM's mem2reg would keep in a register; the
   // loops here are short enough for memory.
   auto slot = [&](IrValue initial) {
@@ -120,14 +122,31 @@ void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name
     if (spec.contiguous) top = e.broadcast(e.horizontal_max(top), target.lanes());
 
     IrValue sum = slot(e.zero(type));
-    each([&](IrValue i, IrValue mask) {
+    auto add = [&](IrValue i, IrValue mask) {
       IrValue power = e.exp(e.ir.CreateFSub(load(i, mask, 0), top));
       if (!spec.log) e.store(power, e.offset(out, e.mul(i, out_step)), mask);
       if (mask) power = e.ir.CreateSelect(mask, power, e.zero(type));
       e.ir.CreateStore(e.ir.CreateFAdd(e.ir.CreateLoad(type, sum), power), sum);
-    });
-    IrValue total = e.ir.CreateLoad(type, sum);
-    if (spec.contiguous) total = e.broadcast(e.horizontal_sum(total), target.lanes());
+    };
+    IrValue total = nullptr;
+    if (spec.blocked) {
+      IrValue block = e.constant(block_terms * (spec.contiguous ? target.lanes() : 1));
+      total = e.loop(e.constant(0), length, block, {e.zero(e.wide(type))},
+                     [&](IrValue first, const IrValues &state) {
+                       e.ir.CreateStore(e.zero(type), sum);
+                       each_of(e.minimum(block, e.sub(length, first)),
+                               [&](IrValue i, IrValue mask) { add(e.add(first, i), mask); });
+                       IrValue part = e.ir.CreateLoad(type, sum);
+                       part = e.ir.CreateFPExt(part, e.wide(type));
+                       return IrValues{e.ir.CreateFAdd(state[0], part)};
+                     })[0];
+    } else {
+      each(add);
+      total = e.ir.CreateLoad(type, sum);
+    }
+    if (spec.contiguous) total = e.horizontal_sum(total);
+    if (spec.blocked) total = e.ir.CreateFPTrunc(total, e.f32);
+    if (spec.contiguous) total = e.broadcast(total, target.lanes());
     IrValue scale = spec.log ? e.log(total) : e.ir.CreateFDiv(e.splat(type, 1), total);
     each([&](IrValue i, IrValue mask) {
       IrValue to = e.offset(out, e.mul(i, out_step));
@@ -154,8 +173,10 @@ void emit(const ArgSpec &spec, const Target &target, const std::string &name,
           bool max = spec.kind == ArgKind::max;
           IrValue better =
               spec.last ? max ? e.ir.CreateFCmpOGE(x, held[0]) : e.ir.CreateFCmpOLE(x, held[0])
-              : max ? e.ir.CreateFCmpOGT(x, held[0])
-                        : e.ir.CreateFCmpOLT(x, held[0]);
+              : max ? e.ir.CreateFCmpUGT(x, held[0])
+                        : e.ir.CreateFCmpULT(x, held[0]);
+          better = spec.last ? e.ir.CreateOr(better, e.is_nan(x))
+                             : e.ir.CreateAnd(better, e.ir.CreateNot(e.is_nan(held[0])));
           return IrValues{e.ir.CreateSelect(better, x, held[0]),
                           e.ir.CreateSelect(better, i, held[1])};
         });
@@ -181,48 +202,44 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
 
   llvm::Type *type = spec.vector ? e.vector() : e.f32;
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  auto start = [&] {
-    switch (spec.kind) {
-    case ReduceKind::max:
-      return e.splat(type, -infinity);
-    case ReduceKind::min:
-      return e.splat(type, infinity);
-    case ReduceKind::prod:
-      return e.splat(type, 1);
-    case ReduceKind::mean:
-    case ReduceKind::sum:
-      break;
-    }
-    return e.zero(type);
+  const bool sums = spec.kind == ReduceKind::sum || spec.kind == ReduceKind::mean;
+  // What the loops carry: a sum of blocks, a product, or an extreme number and the last NaN.
+  auto start = [&]() -> IrValues {
+    if (sums) return {e.zero(e.wide(type))};
+    if (spec.kind == ReduceKind::prod) return {e.splat(type, 1)};
+    return {e.splat(type, spec.kind == ReduceKind::max ? -infinity : infinity), e.zero(type)};
   };
-  auto combine = [&](IrValue held, IrValue x) {
-    switch (spec.kind) {
-    case ReduceKind::max:
-      return e.fmax(x, held);
-    case ReduceKind::min:
-      return e.fmin(x, held);
-    case ReduceKind::prod:
-      return e.ir.CreateFMul(held, x);
-    case ReduceKind::mean:
-    case ReduceKind::sum:
-      break;
-    }
-    return e.ir.CreateFAdd(held, x);
-  };
-  // Reduces one element (or vector) over all reduced loops, outermost first.
-  std::function<IrValue(int, IrValue, IrValue, IrValue)> reduce_over =
-      [&](int dimension, IrValue at, IrValue held, IrValue mask) -> IrValue {
-    if (dimension == R::rank) return combine(held, e.load(type, at, mask));
-    return e.loop(e.constant(0), e.param(R::reduced0 + dimension), one, {held},
-                  [&](IrValue i, const IrValues &state) {
-                    IrValue bytes = e.mul(i, e.param(R::reduced_stride0 + dimension));
-                    return IrValues{
-                        reduce_over(dimension + 1, e.offset(at, bytes), state[0], mask)};
-                  })[0];
+  auto combine = [&](const IrValues &held, IrValue x) -> IrValues {
+    if (spec.kind == ReduceKind::prod) return {e.ir.CreateFMul(held[0], x)};
+    return {spec.kind == ReduceKind::max ? e.fmax(x, held[0]) : e.fmin(x, held[0]),
+            e.nan_or(x, held[1])};
   };
   IrValue count = one;
   for (int d = 0; d < R::rank; ++d) count = e.mul(count, e.param(R::reduced0 + d));
-  IrValue divisor = e.ir.CreateSIToFP(count, e.f32);
+  auto finish = [&](const IrValues &held) {
+    if (spec.kind == ReduceKind::prod) return held[0];
+    if (!sums) return e.nan_or(held[1], held[0]);
+    IrValue divisor = e.ir.CreateSIToFP(count, e.wide(e.f32));
+    if (spec.vector) divisor = e.broadcast(divisor, target.lanes());
+    const bool mean = spec.kind == ReduceKind::mean;
+    return e.ir.CreateFPTrunc(mean ? e.ir.CreateFDiv(held[0], divisor) : held[0], type);
+  };
+  // Reduces one element (or vector) over all reduced loops, outermost first.
+  std::function<IrValues(int, IrValue, IrValues, IrValue)> reduce_over =
+      [&](int dimension, IrValue at, IrValues held, IrValue mask) -> IrValues {
+    IrValue extent = e.param(R::reduced0 + dimension);
+    IrValue stride = e.param(R::reduced_stride0 + dimension);
+    auto place = [&](IrValue i) { return e.offset(at, e.mul(i, stride)); };
+    auto load = [&](IrValue i) { return e.load(type, place(i), mask); };
+    if (dimension == last && sums)
+      return {e.add_blocks(held[0], e.constant(0), extent,
+                           [&](IrValue i, IrValue sum) { return e.ir.CreateFAdd(sum, load(i)); })};
+    return e.loop(e.constant(0), extent, one, std::move(held),
+                  [&](IrValue i, const IrValues &state) {
+                    return dimension == last ? combine(state, load(i))
+                                             : reduce_over(dimension + 1, place(i), state, mask);
+                  });
+  };
 
   e.loop(e.begin, e.end, one, [&](IrValue task) {
     IrValue in = e.operand(R::input), out = e.operand(R::output), rest = task;
@@ -234,10 +251,7 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
     }
     IrValue length = e.param(R::extent0 + last);
     auto reduce = [&](IrValue from, IrValue to, IrValue mask) {
-      IrValue result = reduce_over(0, from, start(), mask);
-      IrValue by = spec.vector ? e.broadcast(divisor, target.lanes()) : divisor;
-      if (spec.kind == ReduceKind::mean) result = e.ir.CreateFDiv(result, by);
-      e.store(result, to, mask);
+      e.store(finish(reduce_over(0, from, start(), mask)), to, mask);
     };
     if (spec.vector) {
       e.for_lanes(length, [&](IrValue i, IrValue mask) {

@@ -57,12 +57,16 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
       auto step = [&](IrValue kh, IrValue kw, IrValue sum) -> IrValue {
         IrValue value = vector(e.offset(w.in, e.add(e.mul(kh, tap_row), e.mul(kw, tap_pixel))));
         value = emit_steps(e, spec.pre, value, [&](int i) { return factors[size_t(i)]; });
-        return max ? e.fmax(value, sum) : e.ir.CreateFAdd(sum, value);
+        if (!max) return e.ir.CreateFAdd(sum, value);
+        return spec.strict ? e.nan_or(sum, e.fmax(value, sum)) : e.fmax(value, sum);
       };
-      IrValue result = fold(step, max ? e.splat(e.vector(), -infinity) : e.zero(e.vector()));
-      if (spec.kind == PoolKind::average)
-        result =
-            e.ir.CreateFDiv(result, e.broadcast(e.ir.CreateSIToFP(w.count, e.f32), target.lanes()));
+      llvm::Type *type = spec.blocked ? e.wide(e.vector()) : e.vector();
+      IrValue result = fold(step, max ? e.splat(type, -infinity) : e.zero(type));
+      if (spec.kind == PoolKind::average) {
+        IrValue count = e.ir.CreateSIToFP(w.count, type->getScalarType());
+        result = e.ir.CreateFDiv(result, e.broadcast(count, target.lanes()));
+      }
+      if (spec.blocked) result = e.ir.CreateFPTrunc(result, e.vector());
       if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
       result = emit_steps(e, spec.post, result, [&](int i) {
         return vector(
@@ -118,6 +122,10 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
     pixel({column, start, e.offset(out, e.mul(column, out_pixel)), e.maximum(taps, one)},
           [&](const Step &step, IrValue from) {
             auto over_rows = [&](IrValue kh, const IrValues &state) {
+              if (spec.blocked)
+                return IrValues{
+                    e.add_blocks(state[0], cols.first, cols.last,
+                                 [&](IrValue kw, IrValue sum) { return step(kh, kw, sum); })};
               return e.loop(
                   cols.first, cols.last, one, state,
                   [&](IrValue kw, const IrValues &sum) { return IrValues{step(kh, kw, sum[0])}; });

@@ -371,6 +371,19 @@ IrValue Emitter::horizontal_max(IrValue vector) {
   return reduce(*this, vector, [](Emitter &e, IrValue a, IrValue b) { return e.fmax(a, b); });
 }
 
+IrValue Emitter::add_blocks(IrValue total, IrValue first, IrValue last,
+                            const std::function<IrValue(IrValue, IrValue)> &add_term) {
+  IrType *wide = total->getType(), *narrow = wide->getWithNewType(f32);
+  IrValue block = constant(block_terms);
+  return loop(first, last, block, {total}, [&](IrValue from, const IrValues &sum) {
+    IrValue to = minimum(add(from, block), last);
+    IrValue part = loop(from, to, constant(1), {zero(narrow)}, [&](IrValue i, const IrValues &s) {
+      return IrValues{add_term(i, s[0])};
+    })[0];
+    return IrValues{ir.CreateFAdd(sum[0], ir.CreateFPExt(part, wide))};
+  })[0];
+}
+
 llvm::FunctionType *shared_type(llvm::Module &module, size_t pointers, size_t integers) {
   llvm::LLVMContext &context = module.getContext();
   std::vector<llvm::Type *> types(pointers, llvm::PointerType::get(context, 0));

@@ -45,6 +45,9 @@ public:
   IrValue constant(int64_t value) const;
   IrValue zero(llvm::Type *type) const { return llvm::Constant::getNullValue(type); }
   IrValue splat(llvm::Type *type, double value) const { return llvm::ConstantFP::get(type, value); }
+  llvm::Type *wide(llvm::Type *type) const { // f64 instead of f32
+    return type->getWithNewType(llvm::Type::getDoubleTy(context));
+  }
   IrValue broadcast(IrValue scalar, int64_t lanes);
 
   // Integer arithmetic without the builder's noise.
@@ -106,10 +109,16 @@ public:
   IrValue fma(IrValue a, IrValue b, IrValue c); // a * b + c, fused where the target can
   IrValue fmin(IrValue a, IrValue b);           // NaN in `a` propagates
   IrValue fmax(IrValue a, IrValue b);
+  IrValue is_nan(IrValue x) { return ir.CreateFCmpUNO(x, x); }
+  IrValue nan_or(IrValue a, IrValue b) { return ir.CreateSelect(is_nan(a), a, b); }
   IrValue horizontal_sum(IrValue vector); // halves added pairwise
   // The same of each of some equal vectors, a power of two of them: a vector of the sums.
   IrValue horizontal_sums(IrValues vectors);
   IrValue horizontal_max(IrValue vector);
+  // `total`, of float64, and the terms [first, last) in blocks of `block_terms`: add(i, sum) adds
+  // one to the f32 sum of its block.
+  IrValue add_blocks(IrValue total, IrValue first, IrValue last,
+                     const std::function<IrValue(IrValue index, IrValue sum)> &add);
   IrValue convert(DType from, DType to, IrValue scalar);
   IrValue unary(const Unary &op, IrValue x);
   IrValue binary(BinaryKind kind, IrValue a, IrValue b);

@@ -122,18 +122,24 @@ IrValue Emitter::power(IrValue x, double exponent) {
   return exp(ir.CreateFMul(log(x), splat(type, exponent)));
 }
 
-// x^y as exp(y log |x|), with the sign of an odd whole power.
+// x^y as exp(y log |x|), with the sign of an odd whole power, zeros' and infinity's too.
 IrValue Emitter::power(IrValue x, IrValue y) {
   IrType *type = x->getType();
   auto number = [&](double value) { return splat(type, value); };
-  IrValue one = number(1), magnitude = exp(ir.CreateFMul(y, log(absolute(x))));
+  IrValue one = number(1), infinity = number(std::numeric_limits<double>::infinity());
+  IrValue magnitude = exp(ir.CreateFMul(y, log(absolute(x))));
+  IrValue endless = ir.CreateAnd(ir.CreateFCmpOEQ(absolute(x), one),
+                                 ir.CreateFCmpOEQ(absolute(y), infinity)); // 0 times infinity
+  magnitude = ir.CreateSelect(endless, one, magnitude);
   IrValue half = ir.CreateFMul(y, number(0.5));
   IrValue whole = ir.CreateFCmpOEQ(floor(y), y);
   IrValue odd = ir.CreateFCmpONE(floor(half), half); // of a whole y
-  IrValue negated = ir.CreateSelect(odd, ir.CreateFNeg(magnitude), magnitude);
+  IrValue with_sign = ir.CreateIntrinsic(llvm::Intrinsic::copysign, {type}, {magnitude, x});
+  IrValue result = ir.CreateSelect(ir.CreateAnd(whole, odd), with_sign, magnitude);
+  IrValue below = ir.CreateAnd(ir.CreateFCmpOLT(x, number(0)), // but for -infinity
+                               ir.CreateFCmpOGT(x, ir.CreateFNeg(infinity)));
   IrValue nan = number(std::numeric_limits<double>::quiet_NaN());
-  IrValue below = ir.CreateSelect(whole, negated, nan);
-  IrValue result = ir.CreateSelect(ir.CreateFCmpOLT(x, number(0)), below, magnitude);
+  result = ir.CreateSelect(ir.CreateAnd(below, ir.CreateFCmpUNE(floor(y), y)), nan, result);
   IrValue trivial = ir.CreateOr(ir.CreateFCmpOEQ(x, one), ir.CreateFCmpOEQ(y, number(0)));
   return ir.CreateSelect(trivial, one, result);
 }
@@ -268,7 +274,7 @@ IrValue Emitter::unary(const Unary &op, IrValue x) {
   case UnaryKind::softplus:
     return softplus(x);
   case UnaryKind::thresholded_relu:
-    return ir.CreateSelect(ir.CreateFCmpOGT(x, number(op.alpha)), x, number(0));
+    return ir.CreateSelect(ir.CreateFCmpOLE(x, number(op.alpha)), number(0), x);
   }
   return x;
 }
@@ -284,9 +290,9 @@ IrValue Emitter::binary(BinaryKind kind, IrValue a, IrValue b) {
   case BinaryKind::div:
     return ir.CreateFDiv(a, b);
   case BinaryKind::min:
-    return fmin(a, b);
+    return nan_or(b, fmin(a, b));
   case BinaryKind::max:
-    return fmax(a, b);
+    return nan_or(b, fmax(a, b));
   case BinaryKind::pow:
     return power(a, b);
   case BinaryKind::prelu:

@@ -1,6 +1,7 @@
 // What this machine is: which targets it can run, and how large its caches are.
 #include "codegen/codegen.h"
 #include "codegen/llvm.h"
+#include "codegen/llvm_memory.h"
 
 #include <fstream>
 #include <string>
@@ -16,6 +17,7 @@ bool host_supports(const Target &target) {
 #else
   return false;
 #endif
+  throw_when_out_of_memory();
   const llvm::StringMap<bool> host = llvm::sys::getHostCPUFeatures();
   std::string_view rest = target.features;
   while (!rest.empty()) { // "+avx2,+fma"

@@ -2,6 +2,9 @@
 // plain buffer.
 #include "codegen/codegen.h"
 #include "codegen/llvm.h"
+#include "codegen/llvm_memory.h"
+
+#include <unordered_map>
 
 namespace lathe::core {
 namespace {
@@ -96,11 +99,11 @@ std::unexpected<Error> link_error(std::string detail) {
 
 using Graph = jitlink::LinkGraph;
 
-Result<std::unique_ptr<Graph>> graph_of(std::span<const char> object) {
+Result<LlvmOwner<Graph>> graph_of(std::span<const char> object) {
   const llvm::MemoryBufferRef buffer({object.data(), object.size()}, "kernels");
   auto graph = jitlink::createLinkGraphFromObject(buffer);
   if (!graph) return link_error(llvm::toString(graph.takeError()));
-  return std::move(*graph);
+  return LlvmOwner(graph->release());
 }
 
 // Adds a copy of all that `from`, the object of that number, holds. Blocks are laid out by address,
@@ -110,8 +113,8 @@ void add(Graph &to, Graph &from, uint64_t number) {
     auto own = to.allocateContent(llvm::ArrayRef(other.data(), other.size()));
     return llvm::StringRef(own.data(), own.size());
   };
-  llvm::DenseMap<const jitlink::Block *, jitlink::Block *> blocks;
-  llvm::DenseMap<const jitlink::Symbol *, jitlink::Symbol *> symbols;
+  std::unordered_map<const jitlink::Block *, jitlink::Block *> blocks;
+  std::unordered_map<const jitlink::Symbol *, jitlink::Symbol *> symbols;
   for (jitlink::Section &section : from.sections()) {
     jitlink::Section *place = to.findSectionByName(section.getName());
     if (!place) place = &to.createSection(name(section.getName()), section.getMemProt());
@@ -151,31 +154,33 @@ void add(Graph &to, Graph &from, uint64_t number) {
 
 // What one object declares and another defines becomes the same.
 void resolve(Graph &graph) {
-  llvm::StringMap<jitlink::Symbol *> defined;
+  std::unordered_map<std::string_view, jitlink::Symbol *> defined;
   for (jitlink::Symbol *symbol : graph.defined_symbols())
-    if (symbol->hasName()) defined[symbol->getName()] = symbol;
+    if (symbol->hasName()) defined[std::string_view(symbol->getName())] = symbol;
   for (jitlink::Block *block : graph.blocks())
     for (jitlink::Edge &edge : block->edges())
       if (edge.getTarget().isExternal())
-        if (auto found = defined.find(edge.getTarget().getName()); found != defined.end())
+        if (auto found = defined.find(std::string_view(edge.getTarget().getName()));
+            found != defined.end())
           edge.setTarget(*found->second);
   std::vector<jitlink::Symbol *> resolved;
   for (jitlink::Symbol *symbol : graph.external_symbols())
-    if (defined.contains(symbol->getName())) resolved.push_back(symbol);
+    if (defined.contains(std::string_view(symbol->getName()))) resolved.push_back(symbol);
   for (jitlink::Symbol *symbol : resolved) graph.removeExternalSymbol(*symbol);
 }
 
 Result<CodeImage> link_at(std::span<const std::span<const char>> objects, uint64_t base) {
   CodeImage image;
   if (objects.empty()) return image;
-  LATHE_TRY(std::unique_ptr<Graph> all, graph_of(objects.front()));
+  LATHE_TRY(LlvmOwner<Graph> all, graph_of(objects.front()));
   for (size_t i = 1; i < objects.size(); ++i) {
-    LATHE_TRY(const std::unique_ptr<Graph> graph, graph_of(objects[i]));
+    LATHE_TRY(const LlvmOwner<Graph> graph, graph_of(objects[i]));
     add(*all, *graph, i);
   }
   resolve(*all);
   std::string problem;
-  jitlink::link(std::move(all), std::make_unique<LinkContext>(image, base, problem));
+  jitlink::link(std::unique_ptr<Graph>(all.release()),
+                std::make_unique<LinkContext>(image, base, problem));
   if (!problem.empty()) return link_error(std::move(problem));
   std::ranges::sort(image.symbols, {}, &CodeImage::Symbol::offset);
   return image;
@@ -184,6 +189,7 @@ Result<CodeImage> link_at(std::span<const std::span<const char>> objects, uint64
 } // namespace
 
 Result<CodeImage> link_image(std::span<const std::span<const char>> objects) {
+  throw_when_out_of_memory();
   LATHE_TRY(CodeImage image, link_at(objects, page));
   // Whatever is not relative within the image differs elsewhere.
   LATHE_TRY(const CodeImage elsewhere, link_at(objects, (uint64_t{1} << 40) + page));

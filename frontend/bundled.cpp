@@ -29,13 +29,15 @@ std::span<const std::byte> bundled_weights(std::string_view model) {
   return bundled_file(fmt::format("{}.safetensors", model));
 }
 
+bool is_bundled(std::string_view model) {
+  return std::ranges::any_of(bundled_models(), [&](const auto &name) { return name == model; });
+}
+
 Result<bool> bind_bundled_weights(Graph &graph, const std::string &model,
                                   const std::map<std::string, double> &parameters) {
-  const std::filesystem::path path(model);
-  const std::string name = path.extension() == ".onnx" ? "" : path.stem().string();
-  const std::span<const std::byte> bytes = bundled_weights(name);
+  const std::span<const std::byte> bytes = bundled_weights(model);
   if (bytes.empty() || !parameters.empty()) return false;
-  LATHE_TRY(WeightsFile file, WeightsFile::parse(bytes, nullptr, name + ".safetensors"));
+  LATHE_TRY(WeightsFile file, WeightsFile::parse(bytes, nullptr, model + ".safetensors"));
   LATHE_CHECK(bind_weights(graph, file));
   return true;
 }
@@ -61,12 +63,11 @@ Result<Graph> load_bundled(std::string_view name, const NetOptions &options) {
 }
 
 Result<Graph> load_model(const std::string &model, const NetOptions &net, const OnnxOptions &onnx) {
+  if (is_bundled(model)) return load_bundled(model, net);
   std::error_code ignored;
   std::string extension = std::filesystem::path(model).extension().string();
   if (extension != ".net" && extension != ".onnx" && !std::filesystem::exists(model, ignored)) {
-    std::vector<std::string> names = bundled_models();
-    if (std::ranges::count(names, model)) return load_bundled(model, net);
-    std::string near = nearest(model, names);
+    std::string near = nearest(model, bundled_models());
     return fail(Error{.code = ErrorCode::io,
                       .message = "no such file, and no bundled network of this name",
                       .file = model,

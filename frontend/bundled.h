@@ -17,14 +17,17 @@ std::span<const std::byte> bundled_file(std::string_view name);
 std::vector<std::string> bundled_models();
 // The trained weights that come with a network, a safetensors file; empty if none do.
 std::span<const std::byte> bundled_weights(std::string_view model);
-// Binds them to a network as its author wrote it: `model` is a .net file or a bundled network, with
-// no parameters set. False where none come with it.
+// Whether `model` is a bundled network to `load_model`, whatever files there are.
+bool is_bundled(std::string_view model);
+// Binds the trained weights of a bundled network to it as its author wrote it, with no parameters
+// set. False where none come with it, and for files, whatever their names.
 Result<bool> bind_bundled_weights(Graph &graph, const std::string &model,
                                   const std::map<std::string, double> &parameters = {});
 // Errors: usage for an unknown name, with the nearest one; else those of parse_net.
 Result<Graph> load_bundled(std::string_view name, const NetOptions &options = {});
 
-// A model as people name it: a file, or a bundled network; the options are those of its format.
+// A model as people name it: a bundled network, or a file; the options are those of its format. (A
+// file called like a bundled network can be named with its folder: "./resnet50".)
 // Errors: io for what is neither, with a suggestion; unsupported for formats that Lathe does not
 // read; else those of the format.
 Result<Graph> load_model(const std::string &model, const NetOptions &net = {},

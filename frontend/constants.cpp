@@ -6,9 +6,10 @@
 
 namespace lathe::core {
 
-bool unbound(const Constant &constant) {
-  return !constant.name.empty() && !constant.op && !constant.splat && !constant.data.defined();
+bool is_named(const Constant &constant) {
+  return !constant.name.empty() && !constant.op && !constant.splat;
 }
+bool unbound(const Constant &constant) { return is_named(constant) && !constant.data.defined(); }
 
 void for_each_part(const ConstantRef &root, const std::function<void(const Constant &)> &visit) {
   std::unordered_set<const Constant *> seen{root.get()};
@@ -41,8 +42,9 @@ ConstantRef with_data(const ConstantRef &root,
     stack.pop_back();
     if (done.contains(constant.get())) continue;
     ConstantRef &result = done[constant.get()] = constant;
-    if (unbound(*constant)) {
-      result = bound_constant(constant->name, data_of(*constant));
+    if (is_named(*constant)) {
+      if (Tensor data = data_of(*constant); data.defined())
+        result = bound_constant(constant->name, std::move(data));
     } else if (std::ranges::any_of(constant->inputs,
                                    [&](auto &input) { return done.at(input.get()) != input; })) {
       auto copy = std::make_shared<Constant>(*constant);

@@ -1,5 +1,7 @@
 #include "frontend/elements.h"
 
+#include "ir/mapping.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -44,36 +46,37 @@ static float from_f16(uint16_t bits) {
 }
 static float from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
+// Elements from `data` on, a piece at a time: they may be a file's, and not aligned.
 template <typename From, typename To, typename Convert>
-static Tensor convert(DType dtype, Shape shape, const std::byte *data, Convert one) {
+static Result<Tensor> convert(DType dtype, Shape shape, const std::byte *data, Convert one) {
+  constexpr size_t most = 1 << 14;
   Tensor result(dtype, std::move(shape));
-  for (To &to : result.as_mutable<To>()) {
-    From from;
-    std::memcpy(&from, data, sizeof from); // the file may leave it unaligned
-    data += sizeof from;
-    to = static_cast<To>(one(from));
+  const std::span<To> to = result.as_mutable<To>();
+  std::vector<From> piece(std::min(most, to.size()));
+  for (size_t at = 0; at < to.size(); at += piece.size()) {
+    piece.resize(std::min(piece.size(), to.size() - at));
+    const std::span<std::byte> bytes = std::as_writable_bytes(std::span(piece));
+    LATHE_CHECK(copy_bytes({data + at * sizeof(From), bytes.size()}, bytes.data()));
+    std::ranges::transform(piece, to.begin() + int64_t(at),
+                           [&](From x) { return static_cast<To>(one(x)); });
   }
   return result;
 }
 
-Tensor load_elements(Stored stored, Shape shape, std::shared_ptr<const void> owner,
-                     const std::byte *data) {
+Result<Tensor> load_elements(Stored stored, Shape shape, std::shared_ptr<const void> owner,
+                             const std::byte *data) {
   auto same = [](auto x) { return x; };
-  auto in_place = [&](DType dtype) {
+  auto in_place = [&](DType dtype) -> Result<Tensor> {
     if (reinterpret_cast<uintptr_t>(data) % size_of(dtype) == 0 && element_count(shape) > 0)
       return Tensor(dtype, std::move(shape), std::move(owner), data);
     Tensor copy(dtype, std::move(shape));
-    if (copy.bytes() > 0) std::memcpy(copy.raw_mutable(), data, copy.bytes());
+    LATHE_CHECK(copy_bytes({data, copy.bytes()}, copy.raw_mutable()));
     return copy;
   };
   switch (stored) {
-  case Stored::boolean: {
-    auto end = data + element_count(shape);
-    if (std::all_of(data, end, [](std::byte b) { return b <= std::byte{1}; }))
-      return in_place(DType::boolean);
+  case Stored::boolean:
     return convert<uint8_t, uint8_t>(DType::boolean, std::move(shape), data,
                                      [](uint8_t x) { return x != 0; });
-  }
   case Stored::u8:
     return convert<uint8_t, int32_t>(DType::i32, std::move(shape), data, same);
   case Stored::i8:

@@ -13,9 +13,9 @@ size_t size_of(Stored stored);
 // Little-endian elements at `data` as the nearest of our types: floats become f32, 8 and 16 bit
 // integers i32, the others stay what they are. What needs no conversion and is aligned stays where
 // it is and keeps `owner` alive. The caller has checked that the bytes are there and that the
-// shape can be counted.
-Tensor load_elements(Stored stored, Shape shape, std::shared_ptr<const void> owner,
-                     const std::byte *data);
+// shape can be counted. Errors: as copy_bytes.
+Result<Tensor> load_elements(Stored stored, Shape shape, std::shared_ptr<const void> owner,
+                             const std::byte *data);
 
 // Numbers of any type as f32; f32 itself is shared.
 Tensor to_f32(const Tensor &tensor);

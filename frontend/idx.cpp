@@ -62,11 +62,15 @@ private:
 } // namespace
 
 Result<IdxArray> read_idx(const std::string &path) {
-  LATHE_TRY(auto file, MappedFile::open(path));
+  LATHE_TRY(auto file, MappedFile::read(path));
+  return parse_idx(file->bytes(), path);
+}
+
+Result<IdxArray> parse_idx(std::span<const std::byte> bytes, const std::string &path) {
   auto refuse = [&](std::string message, ErrorCode code = ErrorCode::invalid) {
     return fail(Error{.code = code, .message = std::move(message), .file = path});
   };
-  Source source(file->bytes());
+  Source source(bytes);
   uint8_t start[4]; // two zeros, the element type (8: unsigned bytes), the number of dimensions
   if (!source.read(start)) return refuse("the idx file is truncated or damaged");
   if (start[0] || start[1] || start[2] != 8 || start[3] < 1 || start[3] > 4)

@@ -4,6 +4,8 @@
 
 #include "ir/tensor.h"
 
+#include <span>
+
 namespace lathe::core {
 
 struct IdxArray {
@@ -13,5 +15,7 @@ struct IdxArray {
 
 // Errors: io; invalid; limit for more than 1 GiB.
 Result<IdxArray> read_idx(const std::string &path);
+// The same for bytes in memory; `path` names them in errors.
+Result<IdxArray> parse_idx(std::span<const std::byte> bytes, const std::string &path);
 
 } // namespace lathe::core

@@ -13,7 +13,7 @@ namespace lathe::core {
 
 constexpr int64_t most_pixels = 100'000'000, most_extent = 65'535;
 
-static Result<void> check_picture_size(int64_t width, int64_t height) {
+Result<void> check_picture_size(int64_t width, int64_t height) {
   if (width < 1 || height < 1)
     return fail(Error{.code = ErrorCode::invalid,
                       .message = "the picture is empty",
@@ -47,6 +47,12 @@ Result<Image> decode_png(std::span<const std::byte> bytes) {
   spng_set_chunk_limits(context.get(), size_t{16} << 20, size_t{64} << 20);
   spng_ihdr header;
   if (int status = spng_get_ihdr(context.get(), &header)) return refuse(status);
+  LATHE_CHECK(check_picture_size(header.width, header.height));
+  // No deflate stream shrinks by more than 1032 to 1: before we allocate for what cannot be there.
+  const int channels[] = {1, 0, 3, 1, 2, 0, 4}; // by colour type
+  const uint64_t bits = uint64_t(channels[header.color_type]) * header.bit_depth;
+  if (uint64_t{header.width} * header.height * bits / 8 > (bytes.size() + 1) * 1032)
+    return fail(ErrorCode::invalid, "the PNG file is truncated");
   LATHE_TRY(Image image, blank_image(header.width, header.height));
   if (int status =
           spng_decode_image(context.get(), image.rgb.data(), image.rgb.size(), SPNG_FMT_RGB8, 0))
@@ -93,7 +99,7 @@ Result<Image> decode_ppm(std::span<const std::byte> bytes) {
 } // namespace
 
 Result<Image> read_image(const std::string &path) {
-  LATHE_TRY(auto file, MappedFile::open(path));
+  LATHE_TRY(auto file, MappedFile::read(path));
   return decode_image(file->bytes(), path);
 }
 

@@ -72,6 +72,11 @@ Result<Image> decode_jpeg(std::span<const std::byte> bytes) {
     return refuse();
   if (jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK)
     return fail(ErrorCode::unsupported, "a JPEG file in CMYK; convert it to RGB");
+  LATHE_CHECK(check_picture_size(jpeg.image_width, jpeg.image_height));
+  // Huffman codes have a bit at least for 8x8 pixels: before we allocate for what cannot be there.
+  if (!jpeg.arith_code &&
+      uint64_t{jpeg.image_width} * jpeg.image_height > (bytes.size() + 8192) * 512)
+    return fail(ErrorCode::invalid, "the JPEG file is truncated");
   LATHE_TRY(Image image, blank_image(jpeg.image_width, jpeg.image_height));
   uint8_t *pixels = image.rgb.data();
   if (!decoder.guarded([&] {

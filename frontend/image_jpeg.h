@@ -5,7 +5,9 @@
 
 namespace lathe::core {
 
-// Black, of checked size. Errors: invalid, limit.
+// In pixels. Errors: invalid, for none; limit.
+Result<void> check_picture_size(int64_t width, int64_t height);
+// Black, of checked size. Errors: as check_picture_size.
 Result<Image> blank_image(int64_t width, int64_t height);
 
 Result<Image> decode_jpeg(std::span<const std::byte> bytes); // errors without the file's name

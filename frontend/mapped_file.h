@@ -1,4 +1,4 @@
-// A regular file, mapped read-only.
+// Regular files, and the door to those that a stranger's file names.
 #pragma once
 
 #include "ir/error.h"
@@ -11,32 +11,35 @@ namespace lathe::core {
 
 class MappedFile {
 public:
-  // Errors: io, for what does not exist, cannot be read, or is no regular file.
+  // A file with weights, which are used where they lie: mapped (see ir/mapping.h), or, if it is
+  // small, in memory. Errors: io, for what does not exist, cannot be read, or is no regular file;
+  // limit, where there is no memory for it.
   static Result<std::shared_ptr<const MappedFile>> open(const std::string &path);
-  // A file that lies in `folder` or below. Errors: invalid for a path that leaves it or is none;
-  // io as above, and for links of any kind, soft or hard, on the way: they may lead anywhere.
+  // The same for a file that `path`, taken from another file, names in `folder` or below. Links of
+  // any kind may lead anywhere and are refused, but for those that Hugging Face's cache is made of:
+  //   STORE/snapshots/REVISION/.../NAME -> ../../.../blobs/HASH, which lies in STORE/blobs
+  // Errors: as above; invalid for a path that leaves the folder or is none.
   static Result<std::shared_ptr<const MappedFile>> open_beneath(const std::string &folder,
                                                                 const std::string &path);
-  MappedFile(const MappedFile &) = delete;
-  MappedFile &operator=(const MappedFile &) = delete;
-  ~MappedFile();
+  // Of any other file: all of it in memory, as it was.
+  static Result<std::shared_ptr<const MappedFile>> read(const std::string &path);
+
   std::span<const std::byte> bytes() const { return bytes_; }
   std::string_view text() const {
     return {reinterpret_cast<const char *>(bytes_.data()), bytes_.size()};
   }
+  MappedFile(std::span<const std::byte> bytes, std::shared_ptr<const void> owner)
+      : bytes_(bytes), owner_(std::move(owner)) {}
 
 private:
-  explicit MappedFile(std::span<const std::byte> bytes);
-  static Result<std::shared_ptr<const MappedFile>> map(int file, const std::string &path,
-                                                       bool may_have_links);
   std::span<const std::byte> bytes_;
+  std::shared_ptr<const void> owner_;
 };
-
-// Gives back the memory of bytes that lie in a MappedFile, and of no others: whoever reads them
-// again gets them from the file.
-void release_pages(std::span<const std::byte> bytes);
 
 // A whole text file. Errors: io as above, limit if it is larger.
 Result<std::string> read_text_file(const std::string &path, size_t most_bytes);
+// As open_beneath.
+Result<std::string> read_text_file_beneath(const std::string &folder, const std::string &path,
+                                           size_t most_bytes);
 
 } // namespace lathe::core

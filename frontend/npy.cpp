@@ -130,7 +130,7 @@ Tensor from_fortran_order(const Tensor &tensor) {
 } // namespace
 
 Result<Tensor> read_npy(const std::string &path) {
-  LATHE_TRY(auto file, MappedFile::open(path));
+  LATHE_TRY(auto file, MappedFile::read(path));
   auto bytes = file->bytes();
   return parse_npy(bytes, std::move(file), path);
 }
@@ -179,8 +179,8 @@ Result<Tensor> parse_npy(std::span<const std::byte> bytes, std::shared_ptr<const
                                                      : "the .npy file is longer than its array",
                   fmt::format("{} bytes for {}", wanted, to_string(*header->shape)),
                   fmt::format("{}", bytes.size() - data_begin));
-  Tensor tensor = load_elements(kind->stored, std::move(*header->shape), std::move(owner),
-                                bytes.data() + data_begin);
+  LATHE_TRY(Tensor tensor, load_elements(kind->stored, std::move(*header->shape), std::move(owner),
+                                         bytes.data() + data_begin));
   return *header->fortran && tensor.shape().size() > 1 ? from_fortran_order(tensor) : tensor;
 }
 

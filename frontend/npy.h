@@ -7,8 +7,8 @@
 
 namespace lathe::core {
 
-// As `load_elements` gives the elements (f2, f4, f8, i1, u1, i2, u2, i4, i8, b1; C-ordered f4 stays
-// mapped); Fortran order is transposed away. Errors: io; invalid for what is malformed, truncated
+// As `load_elements` gives the elements (f2, f4, f8, i1, u1, i2, u2, i4, i8, b1); Fortran order is
+// transposed away. Errors: io; invalid for what is malformed, truncated
 // or too long; unsupported for other element types: big endian, objects, records.
 Result<Tensor> read_npy(const std::string &path);
 // The same for bytes in memory that `owner` keeps alive; `path` names them in errors.

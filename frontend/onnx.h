@@ -2,6 +2,7 @@
 // file stays mapped; weights are used where they lie.
 #pragma once
 
+#include "ir/budget.h"
 #include "ir/graph.h"
 
 #include <map>
@@ -19,6 +20,9 @@ struct OnnxOptions {
   // Weights of the file (f32 initialisers and results of ConstantOfShape) become named constants
   // without data, for `randomise_weights`.
   bool unbind_weights = false;
+  // What is read otherwise than it stands there is noted here, if anywhere.
+  std::vector<std::string> *notes = nullptr;
+  Budget budget = {};
 };
 
 class OnnxModel {
@@ -48,12 +52,15 @@ private:
 // A TensorProto in a file of its own (.pb), as ONNX's tests keep inputs and outputs.
 // Errors: io, invalid, unsupported for element types that no tensor of ours holds.
 Result<Tensor> read_tensor_proto(const std::string &path);
+// The same for bytes that `owner` keeps alive; `path` names them in errors.
+Result<Tensor> parse_tensor_proto(std::span<const std::byte> bytes,
+                                  std::shared_ptr<const void> owner, const std::string &path);
 Result<void> write_tensor_proto(const std::string &path, const std::string &name,
                                 const Tensor &tensor);
 
 // Writes a graph, at any stage of the passes, as ONNX of opset 16: ops that ONNX has as such, fused
 // ones in the domain "lathe" with what they were made of as their documentation. Weights are
 // written with it; those without data as inputs.
-Result<std::string> write_onnx(const Graph &graph);
+Result<std::string> write_onnx(const Graph &graph, const Budget &budget = {});
 
 } // namespace lathe::core

@@ -85,12 +85,13 @@ Image resize_whole(const Image &image, int64_t width, int64_t height) {
   return resize(image, width, height, {0, 0, width, height});
 }
 
-// Resizes until the picture just covers 256/224 of the wanted size, and takes the middle.
-Image cover_and_crop(const Image &image, int64_t width, int64_t height) {
-  auto with_margin = [](int64_t d) {
-    return static_cast<int64_t>(std::lround(static_cast<double>(d) * 256 / 224));
-  };
-  int64_t full_width = with_margin(width), full_height = with_margin(height);
+int64_t scaled(int64_t extent, int64_t of_224) {
+  return static_cast<int64_t>(std::lround(static_cast<double>(extent * of_224) / 224));
+}
+
+// Resizes until the picture just covers `side`/224 of the wanted size, and takes the middle.
+Image cover_and_crop(const Image &image, int64_t side, int64_t width, int64_t height) {
+  int64_t full_width = scaled(width, side), full_height = scaled(height, side);
   if (image.width * full_height >= image.height * full_width)
     full_width = full_height * image.width / image.height;
   else
@@ -100,6 +101,17 @@ Image cover_and_crop(const Image &image, int64_t width, int64_t height) {
   };
   return resize(image, full_width, full_height,
                 {middle(full_width, width), middle(full_height, height), width, height});
+}
+
+// Caffe's convert_imageset makes all pictures 256x256, and its data layer takes the middle: 224x224
+// or 227x227 pixels, as the network has it. Other inputs in the proportion of 256 to 224.
+Image warp_and_crop(const Image &image, int64_t width, int64_t height) {
+  auto full = [](int64_t extent) {
+    return extent >= 224 && extent <= 256 ? 256 : scaled(extent, 256);
+  };
+  const int64_t full_width = full(width), full_height = full(height);
+  return resize(image, full_width, full_height,
+                {(full_width - width) / 2, (full_height - height) / 2, width, height});
 }
 
 // A black edge around 28 of every 32 pixels.
@@ -117,15 +129,19 @@ Image with_edge(const Image &image, int64_t width, int64_t height) {
 }
 
 Image fit(const Image &image, Preset preset, int64_t width, int64_t height) {
-  if (image.width == width && image.height == height) return image;
   switch (preset) {
   case Preset::torchvision:
-    return cover_and_crop(image, width, height);
+    return cover_and_crop(image, 256, width, height);
+  case Preset::torchvision_v2:
+    return cover_and_crop(image, 232, width, height);
+  case Preset::caffe_bgr:
+    return warp_and_crop(image, width, height);
   case Preset::fashion_mnist:
     return with_edge(image, width, height);
-  default:
-    return resize_whole(image, width, height);
+  case Preset::raw:
+    break;
   }
+  return image;
 }
 
 // y = (x * factor - mean) / deviation for each channel of the input, x in 0..255.
@@ -135,7 +151,8 @@ struct Scaling {
 };
 Scaling scaling_of(Preset preset) {
   switch (preset) {
-  case Preset::torchvision: // https://pytorch.org/vision/stable/models.html
+  case Preset::torchvision:
+  case Preset::torchvision_v2: // https://pytorch.org/vision/stable/models.html
     return {1 / 255.f, {0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}};
   case Preset::caffe_bgr:
     return {1, {104, 117, 123}, {1, 1, 1}, true};
@@ -158,6 +175,8 @@ std::string_view to_string(Preset preset) {
   switch (preset) {
   case Preset::torchvision:
     return "torchvision";
+  case Preset::torchvision_v2:
+    return "torchvision-v2";
   case Preset::caffe_bgr:
     return "caffe-bgr";
   case Preset::fashion_mnist:
@@ -172,6 +191,13 @@ std::optional<Preset> find_preset(std::string_view name) {
   for (Preset preset : presets)
     if (to_string(preset) == name) return preset;
   return {};
+}
+
+std::string preset_names() {
+  std::string names;
+  for (Preset preset : presets)
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", to_string(preset));
+  return names;
 }
 
 Result<Tensor> preprocess(const Image &image, Preset preset, int64_t channels, int64_t height,

@@ -95,14 +95,33 @@ void scale(Tensor &tensor, float factor) {
   for (float &x : tensor.f32_mutable()) x *= factor;
 }
 
+// Thrown where the budget has no room for weights.
+struct Refused {
+  Error error;
+};
+
 class Calibration {
 public:
-  Calibration(Graph &graph, uint64_t seed)
-      : graph_(graph), uses_(graph), seed_(seed), values_(graph.values.size()) {}
+  Calibration(Graph &graph, uint64_t seed, const Budget &budget)
+      : graph_(graph), uses_(graph), seed_(seed), budget_(budget), values_(graph.values.size()) {}
 
   Result<void> run() {
-    for (ValueId id : graph_.inputs)
+    try {
+      return walk();
+    } catch (Refused &refused) {
+      return fail(std::move(refused.error));
+    }
+  }
+
+private:
+  using Tensors = std::vector<Tensor>;
+
+  Result<void> walk() {
+    for (ValueId id : graph_.inputs) {
+      const Grant grant = room_for(graph_.type(id), graph_.values[id].name);
       values_[id] = random_tensor(graph_.type(id), graph_.values[id].name, seed_);
+      values_[id].keep(grant);
+    }
     for (size_t n = 0; n < graph_.nodes.size(); ++n) {
       const Node &node = graph_.nodes[n];
       auto results = std::visit([&](const auto &op) { return evaluate_node(node, op); }, node.op);
@@ -121,8 +140,16 @@ public:
     return {};
   }
 
-private:
-  using Tensors = std::vector<Tensor>;
+  Grant room_for(const Type &type, const std::string &name) const {
+    auto grant = budget_.take(element_count(type.shape) * int64_t(size_of(type.dtype)),
+                              "drawing random weights");
+    if (auto time = budget_.check("drawing random weights"); grant && !time)
+      grant = std::unexpected(time.error());
+    if (grant) return std::move(*grant);
+    grant.error().node = name;
+    throw Refused{std::move(grant.error())};
+  }
+
   static constexpr float branch_rms = 0.35f; // of what is added to an identity
   // What the result of a node should have as its RMS. A residual network's signal grows with every
   // addition of a branch to the identity beside it: such a branch must be small.
@@ -143,10 +170,13 @@ private:
     ConstantRef &constant = graph_.values[id].constant;
     if (!constant) return drawn;
     constant = with_data(constant, [&](const Constant &leaf) {
+      if (!unbound(leaf)) return Tensor();
       auto [entry, fresh] = drawn_.try_emplace(leaf.name);
       if (fresh || entry->second.shape() != leaf.type.shape ||
           entry->second.dtype() != leaf.type.dtype) {
+        const Grant grant = room_for(leaf.type, leaf.name);
         entry->second = filled(leaf.type, leaf.name, seed_, number);
+        entry->second.keep(grant);
         drawn.push_back(entry->second);
       }
       return entry->second;
@@ -174,7 +204,8 @@ private:
   }
 
   Result<Tensor> value(ValueId id) {
-    if (!values_[id].defined() && graph_.constant(id)) return materialise(graph_.constant(id));
+    if (!values_[id].defined() && graph_.constant(id))
+      return materialise(graph_.constant(id), budget_);
     return values_[id];
   }
   Result<Tensors> evaluate_as_it_is(const Node &node) {
@@ -183,7 +214,7 @@ private:
       LATHE_TRY(Tensor input, value(id));
       inputs.push_back(std::move(input));
     }
-    return evaluate(node.op, inputs);
+    return evaluate(node.op, inputs, budget_);
   }
 
   template <typename Layer>
@@ -205,7 +236,7 @@ private:
     for (size_t i = 0; i < 2; ++i) {
       LATHE_TRY(inputs[i], value(node.inputs[i]));
     }
-    LATHE_TRY(Tensors sums, evaluate(sum_only, inputs));
+    LATHE_TRY(Tensors sums, evaluate(sum_only, inputs, budget_));
     const double measured = moments(sums[0]).rms();
     const float factor = measured > 0 && std::isfinite(measured) ? coarse(rms / measured) : 1;
     scale(drawn[0], factor);
@@ -215,7 +246,8 @@ private:
     LATHE_TRY(Tensor bias, value(node.inputs[2]));
     Shape along_channels(sums[0].shape().size(), 1);
     along_channels[1] = bias.size();
-    return evaluate(Binary{BinaryKind::add}, Tensors{sums[0], bias.reshaped(along_channels)});
+    return evaluate(Binary{BinaryKind::add}, Tensors{sums[0], bias.reshaped(along_channels)},
+                    budget_);
   }
 
   Result<Tensors> evaluate_node(const Node &node, const BatchNorm &) {
@@ -266,6 +298,7 @@ private:
   Graph &graph_;
   Uses uses_;
   uint64_t seed_;
+  const Budget &budget_;
   std::vector<Tensor> values_;          // those that are still to be read
   std::map<std::string, Tensor> drawn_; // by name: layers may share a weight
 };
@@ -276,8 +309,8 @@ Tensor random_tensor(const Type &type, std::string_view name, uint64_t seed) {
   return filled(type, name, seed, [](const Random &random, int64_t i) { return random.normal(i); });
 }
 
-Result<void> randomise_weights(Graph &graph, uint64_t seed) {
-  return Calibration(graph, seed).run();
+Result<void> randomise_weights(Graph &graph, uint64_t seed, const Budget &budget) {
+  return Calibration(graph, seed, budget).run();
 }
 
 } // namespace lathe::core

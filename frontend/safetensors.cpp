@@ -1,6 +1,7 @@
 #include "frontend/safetensors.h"
 #include "frontend/mapped_file.h"
 #include "frontend/output_file.h"
+#include "ir/mapping.h"
 
 #include <algorithm>
 #include <array>
@@ -149,7 +150,8 @@ Result<WeightsFile> WeightsFile::parse(std::span<const std::byte> bytes,
     error.found = fmt::format("{} bytes", bytes.size());
     return fail(error);
   }
-  std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
+  LATHE_CHECK(
+      copy_bytes(bytes.first(sizeof header_bytes), reinterpret_cast<std::byte *>(&header_bytes)));
   bytes = bytes.subspan(sizeof header_bytes);
   if (header_bytes > most_header_bytes) {
     error.code = ErrorCode::limit;
@@ -164,10 +166,11 @@ Result<WeightsFile> WeightsFile::parse(std::span<const std::byte> bytes,
     error.found = fmt::format("{}", bytes.size());
     return fail(error);
   }
-  auto header = bytes.first(header_bytes), data = bytes.subspan(header_bytes);
+  const auto data = bytes.subspan(header_bytes);
+  std::string text(header_bytes, ' ');
+  LATHE_CHECK(copy_bytes(bytes.first(header_bytes), reinterpret_cast<std::byte *>(text.data())));
   HeaderReader reader;
-  auto text = reinterpret_cast<const char *>(header.data());
-  if (!nlohmann::json::sax_parse(text, text + header.size(), &reader)) {
+  if (!nlohmann::json::sax_parse(text, &reader)) {
     error.code = reader.too_much ? ErrorCode::limit : ErrorCode::invalid;
     error.message = "bad safetensors header";
     error.node = reader.where();

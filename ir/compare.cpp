@@ -1,6 +1,7 @@
 #include "ir/compare.h"
 
 #include <cmath>
+#include <limits>
 
 namespace lathe::core {
 
@@ -10,13 +11,17 @@ Comparison compare(const Tensor &result, const Tensor &reference) {
   double squares = 0, reference_squares = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     double error = std::abs(double(a[i]) - double(b[i]));
-    c.finite = c.finite && std::isfinite(a[i]) && std::isfinite(b[i]);
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))
+      error = 0;
+    else if (!std::isfinite(error))
+      error = std::numeric_limits<double>::infinity();
     if (error > c.largest_error || c.worst < 0) {
       c.largest_error = std::max(c.largest_error, error);
       c.worst = int64_t(i);
     }
-    c.largest_reference = std::max(c.largest_reference, std::abs(double(b[i])));
     squares += error * error;
+    if (!std::isfinite(b[i])) continue;
+    c.largest_reference = std::max(c.largest_reference, std::abs(double(b[i])));
     reference_squares += double(b[i]) * double(b[i]);
   }
   if (!a.empty()) {

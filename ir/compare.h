@@ -6,14 +6,13 @@
 namespace lathe::core {
 
 struct Comparison {
-  double largest_error = 0, largest_reference = 0; // of the absolute values
+  // Of the absolute values; an error is infinite where only one side is NaN, or infinite. Where
+  // both are alike, there is none, and nothing to be relative to.
+  double largest_error = 0, largest_reference = 0;
   double rms_error = 0, rms_reference = 0;
   int64_t worst = -1; // flat index of the largest error
-  bool finite = true; // both sides hold neither Inf nor NaN
   // Lathe's promise: the largest error is at most `tolerance` of the largest reference.
-  bool within(double tolerance) const {
-    return finite && largest_error <= tolerance * largest_reference;
-  }
+  bool within(double tolerance) const { return largest_error <= tolerance * largest_reference; }
 };
 // Tensors of f32 and equal element count.
 Comparison compare(const Tensor &result, const Tensor &reference);

@@ -1,9 +1,9 @@
 // The reference evaluator: one op, a constant's recipe, a whole graph.
 #include "ir/evaluate.h"
 #include "ir/evaluate_ops.h"
+#include "ir/mapping.h"
 
 #include <algorithm>
-#include <cstring>
 #include <fmt/format.h>
 #include <new>
 #include <unordered_map>
@@ -23,33 +23,71 @@ std::unexpected<Error> too_large(const Shape &shape) {
                     .found = to_string(shape)});
 }
 
-// Runs body, which makes results of the given types, if there is memory for them.
+constexpr std::string_view computing = "computing a tensor";
+
+// Runs body, which makes tensors of the given types and works in so many bytes besides, if there is
+// memory and time for it.
 template <typename Body>
-auto within_memory(std::span<const Type> types, const Body &body) -> Result<decltype(body())> {
-  for (const Type &type : types)
+Result<Tensors> within(const Budget &budget, std::span<const Type> types, int64_t besides,
+                       const Body &body) {
+  int64_t bytes = 0;
+  for (const Type &type : types) {
     if (element_count(type.shape) > most_bytes / int64_t(size_of(type.dtype)))
       return too_large(type.shape);
+    bytes += element_count(type.shape) * int64_t(size_of(type.dtype));
+  }
+  LATHE_CHECK(budget.check(computing));
+  LATHE_TRY(const Grant grant, budget.take(bytes, computing));
+  LATHE_TRY(const Grant work, budget.take(besides, computing));
   try {
-    return body();
+    Tensors results = body();
+    for (Tensor &result : results) result.keep(grant);
+    return results;
   } catch (const std::bad_alloc &) {
-    return too_large(types[0].shape);
+    return too_large(types.empty() ? Shape{} : types[0].shape);
+  } catch (const OutOfTime &) {
+    return std::unexpected(budget.check(computing).error());
   }
 }
 
-Result<Tensor> leaf(const Constant &c) {
-  if (c.splat)
-    return within_memory({&c.type, 1}, [&] { return Tensor::splat(*c.splat, c.type.shape); });
-  if (c.data.defined() && c.data.aligned()) return c.data;
-  if (c.data.defined())
-    return within_memory({&c.type, 1}, [&] {
-      Tensor copy(c.type.dtype, c.type.shape);
-      std::memcpy(copy.raw_mutable(), c.data.raw(), copy.bytes());
-      return copy;
-    });
+// Of a file only a copy: while an op reads it, the file may be cut.
+Result<Tensor> leaf(const Constant &c, const Budget &budget) {
+  const bool settled =
+      c.data.defined() && c.data.aligned() && !is_mapped({c.data.raw(), c.data.bytes()});
+  if (settled) return c.data;
+  if (c.splat || c.data.defined()) {
+    Result<void> copied;
+    LATHE_TRY(Tensors made, within(budget, {&c.type, 1}, 0, [&] {
+                if (c.splat) return Tensors{Tensor::splat(*c.splat, c.type.shape)};
+                Tensor copy(c.type.dtype, c.type.shape);
+                copied = copy_bytes({c.data.raw(), c.data.bytes()}, copy.raw_mutable());
+                return Tensors{copy};
+              }));
+    if (!copied) copied.error().node = c.name;
+    LATHE_CHECK(copied);
+    return std::move(made[0]);
+  }
   return fail(Error{.code = ErrorCode::invalid,
                     .message = "a weight has no data",
                     .node = c.name,
                     .expected = to_string(c.type.shape)});
+}
+
+// Ops whose result is their operand, at most under another shape.
+bool shares_data(const Op &op) {
+  const auto *unary = std::get_if<Unary>(&op);
+  return std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
+         std::holds_alternative<Dropout>(op) || (unary && unary->kind == UnaryKind::identity);
+}
+// What an op works in besides its results.
+int64_t work_bytes(const Op &op, std::span<const Tensor> inputs, std::span<const Type> results) {
+  auto prepared_input = [&](const auto &layer) {
+    return pre_of(layer).empty() ? 0 : int64_t(inputs[0].bytes());
+  };
+  if (auto *conv = std::get_if<Conv>(&op)) return prepared_input(*conv);
+  if (auto *pool = std::get_if<Pool>(&op)) return prepared_input(*pool);
+  if (std::holds_alternative<Reduce>(op)) return 8 * element_count(results[0].shape);
+  return 0;
 }
 
 // The graph's type but for the batch, which is dimension 0.
@@ -102,9 +140,9 @@ Result<void> check_batch(const Graph &graph, const Node &node, const Batch &batc
 // Runs a graph's nodes in order and keeps each value until its last reader has had it.
 class Run {
 public:
-  Run(const Graph &graph, std::span<const Tensor> inputs)
-      : graph_(graph), batch_(find_batch(graph, inputs)), values_(graph.values.size()),
-        readers_(graph.values.size(), 0) {
+  Run(const Graph &graph, std::span<const Tensor> inputs, const Budget &budget)
+      : graph_(graph), budget_(budget), batch_(find_batch(graph, inputs)),
+        values_(graph.values.size()), readers_(graph.values.size(), 0) {
     for (const Node &node : graph.nodes)
       for (ValueId id : node.inputs) ++readers_[id];
     for (ValueId id : graph.outputs) ++readers_[id];
@@ -115,7 +153,7 @@ public:
   Result<Tensor> take(ValueId id) {
     Tensor &value = values_[id];
     if (!value.defined() && graph_.constant(id)) {
-      LATHE_TRY(value, materialise(graph_.constant(id)));
+      LATHE_TRY(value, materialise(graph_.constant(id), budget_));
     }
     if (!value.defined())
       return fail(Error{.code = ErrorCode::invalid,
@@ -130,7 +168,7 @@ public:
       LATHE_TRY(Tensor operand, take(id));
       operands.push_back(std::move(operand));
     }
-    auto results = evaluate(node.op, operands);
+    auto results = evaluate(node.op, operands, budget_);
     auto fits = results ? check_batch(graph_, node, batch_, operands[0], (*results)[0])
                         : Result<void>(std::unexpected(results.error()));
     if (!fits) {
@@ -150,6 +188,7 @@ public:
 
 private:
   const Graph &graph_;
+  const Budget &budget_;
   Batch batch_;
   std::vector<Tensor> values_;
   std::vector<size_t> readers_; // still to come
@@ -157,13 +196,15 @@ private:
 
 } // namespace
 
-Result<Tensors> evaluate(const Op &op, std::span<const Tensor> inputs) {
+Result<Tensors> evaluate(const Op &op, std::span<const Tensor> inputs, const Budget &budget) {
   std::vector<Type> types;
   for (const Tensor &input : inputs) types.push_back({input.dtype(), input.shape()});
   LATHE_TRY(auto results, infer_types(op, types));
-  return within_memory(results, [&] {
-    return std::visit([&](const auto &o) { return compute(o, {inputs, results}); }, op);
-  });
+  return within(budget, shares_data(op) ? std::span<const Type>() : results,
+                work_bytes(op, inputs, results), [&] {
+                  return std::visit(
+                      [&](const auto &o) { return compute(o, {inputs, results, budget}); }, op);
+                });
 }
 
 std::vector<const Constant *> recipe_parts(const ConstantRef &constant) {
@@ -182,7 +223,7 @@ std::vector<const Constant *> recipe_parts(const ConstantRef &constant) {
   return order;
 }
 
-Result<Tensor> materialise(const ConstantRef &constant) {
+Result<Tensor> materialise(const ConstantRef &constant, const Budget &budget) {
   const std::vector<const Constant *> order = recipe_parts(constant);
   std::unordered_map<const Constant *, size_t> readers; // still to come
   for (const Constant *c : order)
@@ -190,12 +231,13 @@ Result<Tensor> materialise(const ConstantRef &constant) {
   std::unordered_map<const Constant *, Tensor> done;
   for (const Constant *c : order) {
     if (!c->op) {
-      LATHE_TRY(done[c], leaf(*c));
+      LATHE_TRY(done[c], leaf(*c, budget));
       continue;
     }
     Tensors operands;
     for (const ConstantRef &input : c->inputs) operands.push_back(done.at(input.get()));
-    LATHE_TRY(Tensors results, evaluate(*c->op, operands));
+    LATHE_TRY(Tensors results, evaluate(*c->op, operands, budget));
+    operands.clear();
     done[c] = std::move(results[0]);
     for (const ConstantRef &input : c->inputs)
       if (--readers[input.get()] == 0) done.erase(input.get());
@@ -204,7 +246,7 @@ Result<Tensor> materialise(const ConstantRef &constant) {
 }
 
 Result<Tensors> evaluate(const Graph &graph, std::span<const Tensor> inputs,
-                         const Observer &observe) {
+                         const Observer &observe, const Budget &budget) {
   if (inputs.size() != graph.inputs.size())
     return fail(Error{.code = ErrorCode::invalid,
                       .message = "wrong number of input tensors",
@@ -212,7 +254,7 @@ Result<Tensors> evaluate(const Graph &graph, std::span<const Tensor> inputs,
                       .found = fmt::format("{}", inputs.size())});
   for (size_t i = 0; i < inputs.size(); ++i)
     LATHE_CHECK(check_input(graph.values[graph.inputs[i]], inputs[i]));
-  Run run(graph, inputs);
+  Run run(graph, inputs, budget);
   for (const Node &node : graph.nodes) LATHE_CHECK(run.step(node, observe));
   Tensors outputs;
   for (ValueId id : graph.outputs) {

@@ -4,9 +4,9 @@
 // seconds.
 #include "ir/evaluate_ops.h"
 
+#include "ir/threads.h"
+
 #include <algorithm>
-#include <system_error>
-#include <thread>
 
 // One copy per instruction set, chosen at load time. Which one cannot matter: the product of two
 // floats is exact in a double, so a fused multiply-add rounds as the two operations do, and the
@@ -37,26 +37,34 @@ struct Piece {
   int64_t channel, channels, row, column, columns;
 };
 
-LATHE_CLONES void sum_piece(const Layer &layer, const Piece &piece, Sums &sums) {
+// False if the time was over.
+LATHE_CLONES bool sum_piece(const Layer &layer, const Piece &piece, Sums &sums, Pulse &pulse) {
   const Conv &op = layer.op;
   const int64_t taps = op.kernel.h * op.kernel.w, filter = layer.group_in * taps;
   for (double *channel : {sums[0], sums[1], sums[2], sums[3]})
     std::fill_n(channel, piece.columns, 0.0);
   for (int64_t c = 0; c < layer.group_in; ++c)
     for (int64_t kh = 0; kh < op.kernel.h; ++kh) {
+      if (!pulse.goes_on(op.kernel.w * piece.columns)) return false;
       const int64_t y = piece.row * op.stride.h - op.pad.top + kh * op.dilation.h;
-      if (y < 0 || y >= layer.in_h) continue;
-      const float *row = piece.input + (c * layer.in_h + y) * layer.in_w;
+      const bool outside = y < 0 || y >= layer.in_h;
+      const float *row = piece.input + (c * layer.in_h + (outside ? 0 : y)) * layer.in_w;
       for (int64_t kw = 0; kw < op.kernel.w; ++kw) {
         // Output columns [first, last) of the piece whose tap falls inside the picture.
         const int64_t stride = op.stride.w;
         const int64_t start = piece.column * stride - op.pad.left + kw * op.dilation.w;
-        if (start >= layer.in_w) continue;
-        const int64_t first = start >= 0 ? 0 : (-start + stride - 1) / stride;
-        const int64_t last = std::min(piece.columns, (layer.in_w - 1 - start) / stride + 1);
+        int64_t first = start >= 0 ? 0 : std::min(piece.columns, (-start + stride - 1) / stride);
+        int64_t last = start >= layer.in_w
+                           ? 0
+                           : std::min(piece.columns, (layer.in_w - 1 - start) / stride + 1);
+        if (outside || last <= first) first = last = 0;
         double w[channels_at_once] = {};
-        for (int64_t m = 0; m < piece.channels; ++m)
+        for (int64_t m = 0; m < piece.channels; ++m) {
           w[m] = layer.weights[(piece.channel + m) * filter + c * taps + kh * op.kernel.w + kw];
+          if (std::isfinite(w[m])) continue;
+          for (int64_t i = 0; i < first; ++i) sums[m][i] += w[m] * 0; // padding
+          for (int64_t i = last; i < piece.columns; ++i) sums[m][i] += w[m] * 0;
+        }
         auto accumulate = [&](int64_t step) {
           for (int64_t i = first; i < last; ++i) {
             const double x = row[start + i * step];
@@ -69,6 +77,7 @@ LATHE_CLONES void sum_piece(const Layer &layer, const Piece &piece, Sums &sums) 
         stride == 1 ? accumulate(1) : accumulate(stride);
       }
     }
+  return true;
 }
 
 LATHE_CLONES double dot(const float *a, const float *b, int64_t count) {
@@ -86,14 +95,8 @@ LATHE_CLONES double dot(const float *a, const float *b, int64_t count) {
 // gives one.
 template <typename Body> void in_parallel(int64_t count, double work, const Body &body) {
   const int64_t half = work < 3e7 ? 0 : count / 2;
-  std::thread other;
-  if (half > 0) try {
-      other = std::thread([&] { body(0, half); });
-    } catch (const std::system_error &) {
-      body(0, half);
-    }
-  body(half, count);
-  if (other.joinable()) other.join();
+  parallel_each(2, half > 0 ? 2 : 1,
+                [&](size_t part, int) { part == 0 ? body(0, half) : body(half, count); });
 }
 
 } // namespace
@@ -121,15 +124,18 @@ Tensors compute(const Conv &op, const Operands &a) {
   const float *x = input.f32().data();
   float *y = result.f32_mutable().data();
 
-  // All rows of up to four output channels, from `channel` on, of one image.
-  auto compute_channels = [&](int64_t image, int64_t group, int64_t channel, int64_t channels) {
+  // All rows of up to four output channels, from `channel` on, of one image. False if the time was
+  // over.
+  auto compute_channels = [&](int64_t image, int64_t group, int64_t channel, int64_t channels,
+                              Pulse &pulse) {
     const float *input =
         x + (image * layer.in_c + group * layer.group_in) * layer.in_h * layer.in_w;
     Sums sums;
     for (int64_t row = 0; row < layer.out_h; ++row)
       for (int64_t column = 0; column < layer.out_w; column += columns_at_once) {
         const int64_t columns = std::min(columns_at_once, layer.out_w - column);
-        sum_piece(layer, {input, channel, channels, row, column, columns}, sums);
+        if (!sum_piece(layer, {input, channel, channels, row, column, columns}, sums, pulse))
+          return false;
         for (int64_t m = 0; m < channels; ++m) {
           const int64_t plane = image * layer.out_c + channel + m;
           const int64_t index = (plane * layer.out_h + row) * layer.out_w + column;
@@ -137,18 +143,22 @@ Tensors compute(const Conv &op, const Operands &a) {
             y[index + i] = finish(op, a.in, channel + m, index + i, sums[m][i]);
         }
       }
+    return true;
   };
   const int64_t blocks = (layer.group_out + channels_at_once - 1) / channels_at_once; // per group
   const double work =
       double(result.size()) * double(layer.group_in) * double(op.kernel.h * op.kernel.w);
   in_parallel(xs[0] * op.groups * blocks, work, [&](int64_t begin, int64_t end) {
+    Pulse pulse(a.budget);
     for (int64_t b = begin; b < end; ++b) {
       const int64_t image = b / blocks / op.groups, group = b / blocks % op.groups;
       const int64_t done = b % blocks * channels_at_once;
-      compute_channels(image, group, group * layer.group_out + done,
-                       std::min(channels_at_once, layer.group_out - done));
+      if (!compute_channels(image, group, group * layer.group_out + done,
+                            std::min(channels_at_once, layer.group_out - done), pulse))
+        return;
     }
   });
+  if (a.budget.over()) throw OutOfTime();
   return {result};
 }
 
@@ -158,12 +168,15 @@ Tensors compute(const Dense &op, const Operands &a) {
   const float *x = a.x().f32().data(), *w = a.in[1].f32().data();
   float *y = result.f32_mutable().data();
   in_parallel(outputs, double(result.size()) * double(depth), [&](int64_t begin, int64_t end) {
+    Pulse pulse(a.budget);
     for (int64_t n = 0; n < images; ++n)
       for (int64_t m = begin; m < end; ++m) {
+        if (!pulse.goes_on(depth)) return;
         const int64_t index = n * outputs + m;
         y[index] = finish(op, a.in, m, index, dot(x + n * depth, w + m * depth, depth));
       }
   });
+  if (a.budget.over()) throw OutOfTime();
   return {result};
 }
 

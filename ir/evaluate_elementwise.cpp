@@ -49,7 +49,7 @@ double apply(const Unary &op, double x) {
   case UnaryKind::softplus:
     return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
   case UnaryKind::thresholded_relu:
-    return x > op.alpha ? x : 0;
+    return x <= op.alpha ? 0 : x;
   }
   return x;
 }
@@ -70,9 +70,9 @@ template <typename T, typename Body> auto with_function(BinaryKind kind, const B
     case BinaryKind::div:
       return body([](T a, T b) { return a / b; });
     case BinaryKind::min:
-      return body([](T a, T b) { return std::min(a, b); });
+      return body([](T a, T b) { return smaller(a, b); });
     case BinaryKind::max:
-      return body([](T a, T b) { return std::max(a, b); });
+      return body([](T a, T b) { return larger(a, b); });
     case BinaryKind::pow:
       return body([](T a, T b) { return std::pow(a, b); });
     case BinaryKind::prelu:
@@ -94,9 +94,9 @@ template <typename T, typename Body> auto with_function(BinaryKind kind, const B
         return b == 0 ? T{0} : static_cast<T>(a / b);
       });
     case BinaryKind::min:
-      return body([](T a, T b) { return std::min(a, b); });
+      return body([](T a, T b) { return smaller(a, b); });
     case BinaryKind::max:
-      return body([](T a, T b) { return std::max(a, b); });
+      return body([](T a, T b) { return larger(a, b); });
     case BinaryKind::pow: // inference accepts only floats
     case BinaryKind::prelu:
       break;

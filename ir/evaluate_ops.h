@@ -2,6 +2,7 @@
 // that inference has accepted.
 #pragma once
 
+#include "ir/budget.h"
 #include "ir/ops.h"
 
 #include <cmath>
@@ -14,10 +15,35 @@ using Tensors = std::vector<Tensor>;
 struct Operands {
   std::span<const Tensor> in;
   std::span<const Type> types; // of the results
+  const Budget &budget;
 
   const Tensor &x() const { return in[0]; }
   const Shape &shape() const { return in[0].shape(); }
   Tensor result() const { return Tensor(types[0].dtype, types[0].shape); }
+};
+
+// Thrown by an op when its time is over; `evaluate` makes an error of it.
+struct OutOfTime {};
+
+// Asks now and then, in loops that are long for the memory they touch, whether there is time left.
+class Pulse {
+public:
+  explicit Pulse(const Budget &budget) : budget_(budget) {}
+  // False once the time is over.
+  bool goes_on(int64_t steps) {
+    if ((steps_ += steps) < often) return !over_;
+    steps_ = 0;
+    return !(over_ = over_ || budget_.over());
+  }
+  void beat(int64_t steps) {
+    if (!goes_on(steps)) throw OutOfTime();
+  }
+
+private:
+  static constexpr int64_t often = 1 << 22;
+  const Budget &budget_;
+  int64_t steps_ = 0;
+  bool over_ = false;
 };
 
 // A dimension and what stands before and behind it: index = (before * extent + i) * behind + rest.
@@ -40,6 +66,10 @@ template <typename T> T saturate(float value) {
     return std::numeric_limits<T>::min();
   return static_cast<T>(value);
 }
+
+// NaN of either operand propagates, as in NumPy; of equal ones the first.
+template <typename T> T smaller(T a, T b) { return b < a || b != b ? b : a; }
+template <typename T> T larger(T a, T b) { return a < b || b != b ? b : a; }
 
 double apply(const Unary &op, double x);
 double apply(BinaryKind kind, double a, double b);

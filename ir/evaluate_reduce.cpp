@@ -36,7 +36,7 @@ double pool_window(const Pool &op, const float *plane, int64_t width, const Taps
       const double value =
           plane[(rows.start + kh * op.dilation.h) * width + columns.start + kw * op.dilation.w];
       sum += value;
-      most = std::max(most, value);
+      most = larger(most, value);
     }
   if (op.kind == PoolKind::max) return most;
   if (op.kind == PoolKind::sum) return sum;
@@ -53,12 +53,14 @@ Tensors compute(const Pool &op, const Operands &a) {
   float *out = y.f32_mutable().data();
   const int64_t planes = a.shape()[0] * a.shape()[1], h = a.shape()[2], w = a.shape()[3];
   int64_t index = 0;
+  Pulse pulse(a.budget);
   for (int64_t p = 0; p < planes; ++p)
     for (int64_t oy = 0; oy < y.shape()[2]; ++oy) {
       const Taps rows(oy, op.kernel.h, op.stride.h, op.dilation.h, h, op.pad.top, op.pad.bottom);
       for (int64_t ox = 0; ox < y.shape()[3]; ++ox) {
         const Taps columns(ox, op.kernel.w, op.stride.w, op.dilation.w, w, op.pad.left,
                            op.pad.right);
+        pulse.beat((rows.last - rows.first) * (columns.last - columns.first) + 1);
         const double sum = pool_window(op, x.f32().data() + p * h * w, w, rows, columns);
         out[index] = finish(op, a.in, p % a.shape()[1], index, sum);
         ++index;
@@ -75,7 +77,7 @@ Tensors compute(const GlobalPool &op, const Operands &a) {
     double sum = 0, most = lowest;
     for (size_t i = 0; i < area; ++i) {
       sum += plane[i];
-      most = std::max<double>(most, plane[i]);
+      most = larger<double>(most, plane[i]);
     }
     result = static_cast<float>(op.kind == PoolKind::max ? most : sum / double(area));
     plane += area;
@@ -88,12 +90,14 @@ Tensors compute(const Lrn &op, const Operands &a) {
   const Axis channel(a.shape(), 1);
   const float *from = a.x().f32().data();
   float *to = y.f32_mutable().data();
+  Pulse pulse(a.budget);
   for (int64_t n = 0; n < channel.before; ++n)
     for (int64_t c = 0; c < channel.extent; ++c) {
       const int64_t first = std::max<int64_t>(0, c - (op.size - 1) / 2);
       const int64_t last = std::min(channel.extent - 1, c + op.size / 2);
       for (int64_t i = 0; i < channel.behind; ++i) {
         auto at = [&](int64_t j) { return (n * channel.extent + j) * channel.behind + i; };
+        pulse.beat(16 + last - first); // a power takes as long as some additions
         double squares = 0;
         for (int64_t j = first; j <= last; ++j)
           squares += double{from[at(j)]} * double{from[at(j)]};
@@ -114,7 +118,7 @@ Tensors compute(const Softmax &op, const Operands &a) {
     for (int64_t i = 0; i < axis.behind; ++i) {
       auto at = [&](int64_t c) { return (n * axis.extent + c) * axis.behind + i; };
       double most = lowest, sum = 0;
-      for (int64_t c = 0; c < axis.extent; ++c) most = std::max<double>(most, from[at(c)]);
+      for (int64_t c = 0; c < axis.extent; ++c) most = larger<double>(most, from[at(c)]);
       for (int64_t c = 0; c < axis.extent; ++c) sum += std::exp(from[at(c)] - most);
       for (int64_t c = 0; c < axis.extent; ++c) {
         const double shifted = from[at(c)] - most;
@@ -138,9 +142,9 @@ template <typename T, typename Wide> Tensor reduce(const Reduce &op, const Opera
   auto combine = [&](Wide x, Wide y) -> Wide {
     switch (op.kind) {
     case ReduceKind::max:
-      return std::max(x, y);
+      return larger(x, y);
     case ReduceKind::min:
-      return std::min(x, y);
+      return smaller(x, y);
     case ReduceKind::prod:
       return x * y;
     case ReduceKind::mean:
@@ -168,7 +172,7 @@ template <typename T, typename Wide> Tensor reduce(const Reduce &op, const Opera
 }
 
 // Calls body(offset of the first element, distance between elements, index of the extreme one) for
-// every line along an axis.
+// every line along an axis. NaN is more extreme than any number.
 template <typename Body>
 void each_extreme(const Tensor &x, const Axis &axis, ArgKind kind, bool last, const Body &body) {
   const float *from = x.f32().data();
@@ -178,7 +182,10 @@ void each_extreme(const Tensor &x, const Axis &axis, ArgKind kind, bool last, co
       int64_t best = 0;
       for (int64_t c = 1; c < axis.extent; ++c) {
         const float now = from[first + c * axis.behind], held = from[first + best * axis.behind];
-        if ((kind == ArgKind::max ? now > held : now < held) || (last && now == held)) best = c;
+        const bool nan = std::isnan(now), held_nan = std::isnan(held);
+        const bool better = kind == ArgKind::max ? now > held : now < held;
+        const bool equal = now == held || (nan && held_nan);
+        if (better || (nan && !held_nan) || (last && equal)) best = c;
       }
       body(first, axis.behind, best);
     }

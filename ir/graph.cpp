@@ -1,19 +1,31 @@
 // Building and editing graphs.
 #include "ir/graph.h"
 
+#include "ir/evaluate.h"
+
 #include <algorithm>
 #include <fmt/format.h>
 
 namespace lathe::core {
 
+// What is to be destroyed waits in a list that needs no memory of its own: the link to the next
+// lies in place of the first input.
+static void await(ConstantRef part, ConstantRef &list) {
+  while (part && part.use_count() == 1 && !part->inputs.empty()) { // we are its last owner
+    auto &inputs = const_cast<Constant &>(*part).inputs;
+    std::swap(inputs.front(), list);
+    std::swap(list, part); // now what was the first input
+  }
+}
+
 Constant::~Constant() {
-  std::vector<ConstantRef> pending = std::move(inputs);
-  while (!pending.empty()) {
-    ConstantRef part = std::move(pending.back());
-    pending.pop_back();
-    if (part.use_count() != 1) continue;
-    auto &parts = const_cast<Constant &>(*part).inputs; // we are its last owner
-    std::ranges::move(parts, std::back_inserter(pending));
+  ConstantRef list;
+  for (ConstantRef &input : inputs) await(std::move(input), list);
+  while (list) {
+    const ConstantRef part = std::move(list);
+    auto &parts = const_cast<Constant &>(*part).inputs;
+    list = std::move(parts.front());
+    for (size_t i = 1; i < parts.size(); ++i) await(std::move(parts[i]), list);
     parts.clear();
   }
 }
@@ -35,6 +47,8 @@ Result<ConstantRef> computed_constant(Op op, std::vector<ConstantRef> inputs) {
   std::vector<Type> types;
   for (const ConstantRef &input : inputs) types.push_back(input->type);
   LATHE_TRY(auto results, infer_types(op, types));
+  if (const auto element = splat_result(op, inputs, results[0]))
+    return splat_constant(*element, std::move(results[0].shape));
   return std::make_shared<Constant>(Constant{
       .type = std::move(results[0]), .name = "", .op = std::move(op), .inputs = std::move(inputs)});
 }

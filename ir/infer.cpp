@@ -51,10 +51,16 @@ Result<void> check_shape(const Type &type, const Shape &shape, std::string_view 
   if (type.shape == shape) return {};
   return rejected(fmt::format("{} has the wrong shape", what), show(shape), show(type.shape));
 }
+// Formats whose ops take more element types than Lathe computes with are not wrong for that.
+std::unexpected<Error> unsupported_type(std::string expected, DType found) {
+  return fail(Error{.code = ErrorCode::unsupported,
+                    .message = "an element type that this op is not computed with",
+                    .expected = std::move(expected),
+                    .found = std::string(to_string(found))});
+}
 Result<void> check_f32(std::span<const Type> inputs) {
   for (const Type &type : inputs)
-    if (type.dtype != DType::f32)
-      return rejected("wrong element type", "f32", std::string(to_string(type.dtype)));
+    if (type.dtype != DType::f32) return unsupported_type("f32", type.dtype);
   return {};
 }
 
@@ -185,9 +191,10 @@ struct Rule {
   }
   Result<Types> operator()(const Binary &op) const {
     if (op.kind == BinaryKind::pow) LATHE_CHECK(check_f32(in));
-    if (in[0].dtype != in[1].dtype || in[0].dtype == DType::boolean)
-      return rejected("operands of different or wrong element type", "two of f32, i64 or i32",
+    if (in[0].dtype != in[1].dtype)
+      return rejected("operands of different element types", "two of f32, i64 or i32",
                       fmt::format("{} and {}", to_string(in[0].dtype), to_string(in[1].dtype)));
+    if (in[0].dtype == DType::boolean) return unsupported_type("f32, i64 or i32", in[0].dtype);
     LATHE_TRY(Shape shape, broadcast(in[0].shape, in[1].shape));
     return one(in[0].dtype, shape);
   }
@@ -326,8 +333,7 @@ struct Rule {
     return one(in[0].dtype, result);
   }
   Result<Types> operator()(const Reduce &op) const {
-    if (in[0].dtype == DType::boolean)
-      return rejected("wrong element type", "f32, i64 or i32", "bool");
+    if (in[0].dtype == DType::boolean) return unsupported_type("f32, i64 or i32", in[0].dtype);
     std::vector<bool> reduced(x().size());
     for (int64_t a : op.axes) {
       LATHE_TRY(int64_t axis, normal_axis(a, x().size()));

@@ -1,4 +1,5 @@
 // Names of ops and kinds.
+#include "ir/fork.h"
 #include "ir/op_table.h"
 
 #include <algorithm>
@@ -83,7 +84,7 @@ size_t operands_of(const std::vector<FusedOp> &steps) {
 }
 
 const std::map<std::string, Op, std::less<>> &op_table() {
-  static const auto table = [] {
+  return made_once<[] {
     std::vector<Op> ops;
     [&]<size_t... i>(std::index_sequence<i...>) {
       (ops.emplace_back(std::in_place_index<i>), ...);
@@ -107,8 +108,7 @@ const std::map<std::string, Op, std::less<>> &op_table() {
     std::map<std::string, Op, std::less<>> by_name;
     for (Op &op : ops) by_name.emplace(op_name(op), std::move(op));
     return by_name;
-  }();
-  return table;
+  }>();
 }
 
 } // namespace lathe::core

@@ -52,14 +52,14 @@ enum class UnaryKind : uint8_t {
   ceil,
   erf,              // 2 / sqrt(pi) * integral of exp(-t^2) from 0 to x
   softplus,         // log(1 + exp(x))
-  thresholded_relu, // x > alpha ? x : 0
+  thresholded_relu, // x <= alpha ? 0 : x
 };
 enum class BinaryKind : uint8_t {
   add,
   sub,
   mul,
   div,
-  min,
+  min, // NaN of either operand propagates, here and in every other maximum and minimum
   max,
   prelu, // x < 0 ? slope * x : x, the slope is the second operand
   pow,   // of numbers: as C's pow
@@ -106,7 +106,7 @@ struct FusedOp {
 };
 
 // x: N,C,H,W; w: M,C/groups,kh,kw; optional bias: M; then the operands of `pre` and of `post`.
-// A cross-correlation, as everyone's convolution is. Padding is zero behind `pre`.
+// A cross-correlation. Padding is zeros behind `pre`, which are multiplied as all elements are.
 struct Conv {
   Size2 kernel, stride, dilation;
   Pads pad;
@@ -286,7 +286,7 @@ struct Reduce {
   }
 };
 
-// The index (i64) of the largest or smallest element along an axis; of equals the first or last.
+// The index (i64) of an axis' extreme element, which is NaN if any is; of equals the first or last.
 struct ArgReduce {
   ArgKind kind = ArgKind::max;
   int64_t axis = 0;

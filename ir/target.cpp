@@ -1,12 +1,14 @@
 // The machines that Lathe has names for.
 #include "ir/target.h"
 
+#include "ir/fork.h"
+
 #include <fmt/format.h>
 
 namespace lathe::core {
 
-const std::vector<Target> &known_targets() {
-  static const std::vector<Target> targets = {
+static std::vector<Target> make_targets() {
+  return {
       {.name = "avx512",
        .arch = Arch::x86_64,
        .triple = "x86_64-unknown-linux-gnu",
@@ -45,8 +47,8 @@ const std::vector<Target> &known_targets() {
        .vector_bytes = 16,
        .vector_registers = 32},
   };
-  return targets;
 }
+const std::vector<Target> &known_targets() { return made_once<make_targets>(); }
 
 Result<Target> find_target(const std::string &name) {
   std::string canonical = name;

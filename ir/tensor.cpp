@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <limits>
 #include <new>
+#include <utility>
 
 namespace lathe::core {
 
@@ -122,6 +123,12 @@ Tensor Tensor::of(std::vector<float> values, Shape shape) {
 }
 Tensor Tensor::of(std::vector<int64_t> values, Shape shape) {
   return copy_of(DType::i64, values, std::move(shape));
+}
+
+void Tensor::keep(std::shared_ptr<const void> other) {
+  if (!other) return;
+  using Both = std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>;
+  owner_ = std::make_shared<Both>(std::move(owner_), std::move(other));
 }
 
 Tensor Tensor::reshaped(Shape shape) const {

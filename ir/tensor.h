@@ -64,6 +64,9 @@ public:
   std::span<const float> f32() const { return as<float>(); }
   std::span<float> f32_mutable() { return as_mutable<float>(); }
 
+  // Whatever else is to live as long as the bytes do.
+  void keep(std::shared_ptr<const void> other);
+
   // The same bytes under another shape of equal element count.
   Tensor reshaped(Shape shape) const;
 

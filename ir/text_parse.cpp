@@ -237,7 +237,7 @@ private:
     symbol("%");
     auto id = number<uint32_t>();
     // A gap in the numbers is fine, but no reason to make more values than the text could name.
-    if (id > std::max<size_t>(10'000, text_.size())) reject("a smaller value number");
+    if (id > std::max<size_t>(100'000, text_.size())) reject("a smaller value number");
     if (id >= graph_.values.size()) graph_.values.resize(size_t(id) + 1);
     return id;
   }

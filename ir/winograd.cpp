@@ -1,10 +1,11 @@
 #include "ir/winograd.h"
 
+#include "ir/fork.h"
+
 #include <array>
 #include <cmath>
 #include <fmt/format.h>
 #include <map>
-#include <mutex>
 
 namespace lathe::core {
 namespace {
@@ -87,12 +88,14 @@ bool has_winograd(int64_t outputs, int64_t taps) {
   return outputs >= 1 && taps >= 1 && (n == 1 || n == 4 || n == 6 || n == 8);
 }
 
+static ForkMutex known_mutex;
+
 const WinogradMatrices &winograd_matrices(int64_t outputs, int64_t taps, int64_t wanted) {
-  static std::mutex mutex;
+  const std::lock_guard lock(known_mutex);
   static std::map<std::array<int64_t, 3>, WinogradMatrices> known;
-  std::lock_guard lock(mutex);
-  auto [place, fresh] = known.try_emplace({outputs, taps, wanted});
-  if (fresh) place->second = make(outputs, taps, wanted);
+  const std::array key{outputs, taps, wanted};
+  auto place = known.find(key); // never an entry without its matrices, also where memory ends
+  if (place == known.end()) place = known.emplace(key, make(outputs, taps, wanted)).first;
   return place->second;
 }
 

@@ -47,8 +47,9 @@ bool constant_weights(const Graph &graph, const Node &node, const Conv &conv) {
   return conv.groups == 1;
 }
 
-// Multiplies that it takes to compose weights, while compiling; and the most that are worth it.
-constexpr double most_product = 4e9;
+// Multiplies that it takes to compose weights, while compiling; and the most that are worth it, for
+// two layers and for all together.
+constexpr double most_product = 4e9, most_in_all = 2e10;
 double product_cost(const Shape &first, const Shape &second) {
   double taps = 1;
   for (size_t d : {2u, 3u}) taps *= double(first[d]) * double(second[d]);
@@ -61,7 +62,8 @@ double cost(const Graph &graph, ValueId result, const Shape &weights) {
   return double(y[2] * y[3]) * double(element_count(weights));
 }
 
-bool compose(Graph &graph, Node &first, Node &second) {
+// `spent`: multiplies to compose weights so far.
+bool compose(Graph &graph, Node &first, Node &second, double &spent) {
   const Conv a = std::get<Conv>(first.op), b = std::get<Conv>(second.op);
   if (!a.post.empty() || !b.pre.empty()) return false;
   if (!constant_weights(graph, first, a) || !constant_weights(graph, second, b)) return false;
@@ -72,13 +74,14 @@ bool compose(Graph &graph, Node &first, Node &second) {
   const ConstantRef wa = graph.constant(first.inputs[1]), wb = graph.constant(second.inputs[1]);
   const Conv &window = pointwise_first ? b : a;
   const Shape weights{wb->type.shape[0], wa->type.shape[1], window.kernel.h, window.kernel.w};
-  if (!checked_element_count(weights) ||
-      product_cost(wa->type.shape, wb->type.shape) > most_product)
+  const double product = product_cost(wa->type.shape, wb->type.shape);
+  if (!checked_element_count(weights) || product > most_product || spent + product > most_in_all)
     return false;
   const double before = cost(graph, first.outputs[0], wa->type.shape) +
                         cost(graph, second.outputs[0], wb->type.shape);
   if (cost(graph, second.outputs[0], weights) >= before) return false;
 
+  spent += product;
   Conv whole = window;
   whole.pre = a.pre;
   whole.post = b.post;
@@ -102,22 +105,47 @@ bool compose(Graph &graph, Node &first, Node &second) {
   add(second, post_input(b), second.inputs.size());
   second.op = whole;
   second.inputs = std::move(inputs);
-  put_names_before(second, first);
   first.inputs.clear();
   return true;
 }
 
+// For every node, the one that it took along. Names as put_names_before has them, but moved once: a
+// chain of thousands would copy them thousands of times.
+constexpr size_t none = ~size_t{0};
+void gather_names(Graph &graph, const std::vector<size_t> &inside) {
+  for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    Node &node = graph.nodes[n];
+    if (node.inputs.empty() || inside[n] == none) continue;
+    std::vector<std::string> names;
+    std::vector<size_t> chain{n};
+    while (inside[chain.back()] != none) {
+      chain.push_back(inside[chain.back()]);
+      names.push_back(graph.nodes[chain.back()].name);
+    }
+    for (; !chain.empty(); chain.pop_back())
+      std::ranges::move(graph.nodes[chain.back()].fused, std::back_inserter(names));
+    node.fused = std::move(names);
+  }
+}
+
 } // namespace
 
-int64_t compose_convolutions(Graph &graph) {
+Result<int64_t> compose_convolutions(Graph &graph, const Budget &budget) {
   const Uses uses(graph); // a second one that took its first along still makes the same value
   int64_t changed = 0;
+  double spent = 0;
+  std::vector<size_t> inside(graph.nodes.size(), none);
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
+    LATHE_CHECK(budget.check("composing convolutions"));
     Node &second = graph.nodes[n];
     Node *first = only_source(graph, uses, n);
-    if (first && std::holds_alternative<Conv>(second.op) && std::holds_alternative<Conv>(first->op))
-      changed += compose(graph, *first, second);
+    if (!first || !std::holds_alternative<Conv>(second.op) ||
+        !std::holds_alternative<Conv>(first->op) || !compose(graph, *first, second, spent))
+      continue;
+    inside[n] = size_t(first - graph.nodes.data());
+    ++changed;
   }
+  gather_names(graph, inside);
   drop_emptied(graph);
   return changed;
 }

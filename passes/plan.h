@@ -2,6 +2,7 @@
 // needed, kernels how the two meet. It names no address and holds no weight.
 #pragma once
 
+#include "ir/budget.h"
 #include "ir/graph.h"
 #include "ir/target.h"
 #include "ir/winograd.h"
@@ -14,7 +15,8 @@
 
 namespace lathe::core {
 
-// A quantity that grows with the number of images: per_image * images + fixed.
+// A quantity that grows with the number of images: per_image * images + fixed. `Plan::sized` says
+// for how many images there is such a number.
 struct Affine {
   int64_t per_image = 0, fixed = 0;
   int64_t at(int64_t images) const { return per_image * images + fixed; }
@@ -39,10 +41,18 @@ struct View {
 // parameters, so that layers of different shapes share a kernel. `args` of each struct below names
 // the kernel's operands and parameters in order; planner and code generator share these lists.
 
+// Sums of many terms are those of blocks: up to so many terms, in order, in f32, the blocks' sums
+// in float64. The error then does not grow with the number of blocks (Higham 1993, "The accuracy of
+// floating point summation", section 3; Castaldo et al. 2008, on superblocks).
+inline constexpr int64_t block_terms = 64;
+
 // Max, average or sum pooling, NHWC. Taps outside the picture are skipped. Per element: `pre`, the
 // taps row by row, the division of an average, bias, `post`.
 struct PoolSpec {
   PoolKind kind = PoolKind::max;
+  bool strict = false;  // a maximum keeps NaN wherever it stands, not only of the last tap
+  bool blocked = false; // a sum or average of over `most_plain_taps`: blocks of a row's taps
+  static constexpr int64_t most_plain_taps = 256;
   bool count_include_pad = false;
   bool dilated = false;
   Size2 window = {0, 0}; // of a small one, to be unrolled; else 0
@@ -316,6 +326,8 @@ struct LrnSpec {
 struct SoftmaxSpec {
   bool log = false;
   bool contiguous = true; // along the axis, in both operands
+  bool blocked = false;   // over `most_plain_terms`: summed in blocks, of vectors if contiguous
+  static constexpr int64_t most_plain_terms = 1024;
   bool operator==(const SoftmaxSpec &) const = default;
   static constexpr std::string_view name = "softmax_f32";
   static constexpr int64_t rank = 6;
@@ -325,7 +337,8 @@ struct SoftmaxSpec {
   enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
 };
 
-// The extreme element's index along an axis, or, for `one_hot`, 1 where it stands and else 0.
+// The extreme element's index along an axis, or, for `one_hot`, 1 where it stands and else 0. NaN
+// is more extreme than any number.
 struct ArgSpec {
   ArgKind kind = ArgKind::max;
   bool last = false; // of equal ones
@@ -338,7 +351,8 @@ struct ArgSpec {
   enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
 };
 
-// A reduction over the inner loops, for each of the outer ones; elements in ascending order.
+// A reduction over the inner loops, for each of the outer ones. Sums and means: blocks of the
+// innermost loop. Extremes keep NaN.
 struct ReduceSpec {
   ReduceKind kind = ReduceKind::mean;
   bool vector = false; // the innermost kept axis is contiguous in both operands
@@ -417,6 +431,14 @@ struct Weight {
   std::string name;
 };
 
+// Bytes that a run takes, exactly.
+struct PlanSizes {
+  int64_t weights = 0;                                    // packed
+  int64_t arena = 0, scratch_per_thread = 0, scratch = 0; // scratch: of all threads
+  int64_t tensors = 0;                                    // inputs and outputs
+  int64_t total = 0;
+};
+
 struct Plan {
   std::string name;
   Target target;
@@ -426,15 +448,20 @@ struct Plan {
   std::vector<Weight> weights;
   std::vector<Kernel> kernels;
   Affine arena_bytes, arena_lower_bound_bytes;
-  int64_t scratch_bytes = 0; // per thread, the largest of any kernel
-  int64_t weight_bytes() const;
+  int64_t scratch_bytes = 0;    // per thread, the largest of any kernel
+  int64_t weight_bytes() const; // of a plan as make_plan returns it
   // What each thread is given: a page between the threads' scratch keeps their rows out of one
   // another's cache sets.
   int64_t scratch_per_thread() const;
-  // What a run takes for so many images on so many threads, exactly and beforehand: packed weights,
-  // arena, scratch, inputs and outputs.
-  int64_t memory_bytes(int64_t images, int threads) const;
+  // What a run takes for so many images on so many threads, beforehand. Nothing runs whose sizes
+  // were not asked for here: then every number of the plan that grows with the images is one.
+  // Errors: usage, for a number that the plan cannot run; limit, where no address space has room.
+  Result<PlanSizes> sized(int64_t images, int threads) const;
 };
+
+// Images that a run has at most, and threads.
+inline constexpr int64_t most_images = 1 << 20;
+inline constexpr int most_threads = 1024;
 
 // Seconds that algorithms took, by Choice::layer and the algorithm's name.
 using MeasuredCosts = std::map<std::string, std::map<std::string, double>>;
@@ -445,7 +472,10 @@ struct PlanOptions {
   // blocks' edges that are computed twice.
   std::vector<bool> chained = {};
   bool smallest_blocks = false; // a row (by Winograd, of tiles) per task: the least scratch
-  bool strict = false;          // no algorithm that sums in another order: no Winograd
+  // No algorithm that sums in another order: no Winograd. With `strict` besides NaN goes through
+  // every maximum.
+  bool direct = false;
+  bool strict = false;
   // What transformed weights may add, as a multiple of the weights of convolutions and dense
   // layers; models with few of them may add as much as one with so many bytes.
   double weight_budget = 1.5;
@@ -457,10 +487,11 @@ struct PlanOptions {
   // For tests: values in the arena get pitches and offsets of this seed instead of tight ones.
   uint64_t jitter = 0;
 };
-// Errors: unsupported, for graphs with ops or types no kernel covers.
-Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options = {});
+// Errors: unsupported, for graphs with ops or types no kernel covers; limit.
+Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options = {},
+                       const Budget &budget = {});
 
-// What `memory_bytes` may come to; no bytes: anything.
+// What `sized` may come to; no bytes: anything that can be addressed.
 struct MemoryLimit {
   int64_t bytes = 0, images = 1;
   int threads = 1;
@@ -469,13 +500,15 @@ struct MemoryLimit {
 // weights, else with direct convolutions, as few of them chained as a greedy search finds, else
 // with the smallest blocks as well. Errors: limit, where none does; as make_plan.
 Result<Plan> make_plan_within(const Graph &graph, const Target &target, const MemoryLimit &limit,
-                              const PlanOptions &options = {});
+                              const PlanOptions &options = {}, const Budget &budget = {});
 
 std::string print(const Plan &plan);
 
 // Proves, sharing no code with the planner, that every kernel reads what the graph says it reads:
 // simulates the plan element by element for `images` images; and, by the parameters of a
-// convolution, which elements meet in its products.
-Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images);
+// convolution, which elements meet in its products. Errors: internal, for a wrong plan; as
+// Plan::sized; limit.
+Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images,
+                        const Budget &budget = {});
 
 } // namespace lathe::core

@@ -7,11 +7,13 @@
 // (an interpolative decomposition; Halko, Martinsson and Tropp 2011, section 3.2.3). Only exactly
 // low rank counts, up to the rounding of f32. Most weights have full rank, which a small part of
 // them proves.
+#include "ir/mapping.h"
 #include "passes/pipeline.h"
 
 #include <Eigen/Dense>
 #include <cmath>
-#include <cstring>
+#include <map>
+#include <tuple>
 
 namespace lathe::core {
 namespace {
@@ -29,23 +31,38 @@ struct Unfolded {
   size_t axis;
   int64_t columns() const { return weights.shape()[axis]; }
   int64_t rows() const { return weights.size() / columns(); }
-  double operator()(int64_t row, int64_t column) const {
+  int64_t index(int64_t row, int64_t column) const {
     const Shape &s = weights.shape();
     const int64_t taps = s[2] * s[3];
-    const int64_t index =
-        axis == 0 ? column * rows() + row : (row / taps * s[1] + column) * taps + row % taps;
-    float weight = 0; // perhaps not aligned
-    std::memcpy(&weight, weights.raw() + index * int64_t(sizeof weight), sizeof weight);
-    return double{weight};
+    return axis == 0 ? column * rows() + row : (row / taps * s[1] + column) * taps + row % taps;
+  }
+  // Of settled weights.
+  double operator()(int64_t row, int64_t column) const {
+    return double{weights.f32()[size_t(index(row, column))]};
   }
 };
 
-// Whether the rank is above `limit`, as far as a part of the matrix shows, spread over all of it.
+// Whether the rank is above `limit`, as far as a part of the matrix shows: lines spread over all of
+// it, of each what lies together in its middle. Of weights that cannot be read: yes.
 bool surely_above(const Unfolded &a, int64_t limit) {
-  const int64_t n = limit + 1;
+  const int64_t n = limit + 1, taps = a.weights.shape()[2] * a.weights.shape()[3];
+  const int64_t lines = a.axis == 0 ? a.columns() : a.rows();
+  const int64_t middle = ((a.axis == 0 ? a.rows() : a.columns()) - n) / 2;
+  const int64_t step = a.axis == 0 ? 1 : taps; // between elements of a line
   Eigen::MatrixXf part(n, n);
-  for (int64_t c = 0; c < n; ++c)
-    for (int64_t r = 0; r < n; ++r) part(r, c) = float(a(r * a.rows() / n, c * a.columns() / n));
+  std::vector<float> line(size_t(n * step));
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t of = i * lines / n;
+    const int64_t row = a.axis == 0 ? middle : of, column = a.axis == 0 ? of : middle;
+    const int64_t first = a.index(row, column) - (a.axis == 0 ? 0 : of % taps);
+    const std::span<std::byte> bytes = std::as_writable_bytes(std::span(line));
+    const std::byte *const from = a.weights.raw() + first * int64_t(sizeof(float));
+    if (!copy_bytes({from, bytes.size()}, bytes.data())) return true;
+    for (int64_t k = 0; k < n; ++k) {
+      const float x = line[size_t(k * step + (a.axis == 0 ? 0 : of % taps))];
+      (a.axis == 0 ? part(k, i) : part(i, k)) = x;
+    }
+  }
   const Eigen::PartialPivLU<Eigen::MatrixXf> lu(part);
   const auto pivots = lu.matrixLU().diagonal().cwiseAbs();
   return pivots.minCoeff() > float(least_pivot) * pivots.maxCoeff();
@@ -163,7 +180,27 @@ Halves split(Graph &graph, Names &names, const Node &node, size_t axis, const Ba
   return halves;
 }
 
-std::optional<Halves> try_split(Graph &graph, Names &names, const Node &node) {
+// What is known of a matrix: that its rank is above a limit, or a basis, or neither.
+struct Finding {
+  bool above = false;
+  std::optional<Basis> basis;
+};
+// Layers may share weights, which are looked at once: by their data, shape, axis and limit.
+using Findings = std::map<std::tuple<const std::byte *, Shape, size_t, int64_t>, Finding>;
+
+const Finding &look(const Unfolded &matrix, int64_t limit, Findings &known) {
+  const auto [place, fresh] = known.try_emplace(
+      {matrix.weights.raw(), matrix.weights.shape(), matrix.axis, limit}, Finding{});
+  Finding &finding = place->second;
+  if (!fresh) return finding;
+  finding.above = surely_above(matrix, limit);
+  if (finding.above) return finding;
+  const auto data = settled(matrix.weights); // packing says what is wrong with its file
+  if (data) finding.basis = find_basis({*data, matrix.axis}, limit);
+  return finding;
+}
+
+std::optional<Halves> try_split(Graph &graph, Names &names, const Node &node, Findings &known) {
   auto *conv = std::get_if<Conv>(&node.op);
   if (!conv || conv->groups != 1 || !conv->pre.empty() || !conv->post.empty()) return std::nullopt;
   const ConstantRef &weights = graph.constant(node.inputs[1]);
@@ -176,23 +213,23 @@ std::optional<Halves> try_split(Graph &graph, Names &names, const Node &node) {
     const auto pays = int64_t(worth * before / multiplies_per_rank(graph, node, axis));
     const auto limit = std::min({pays, matrix.columns() - 1, matrix.rows() - 1, most_rank});
     if (limit <= above) continue;
-    if (surely_above(matrix, limit)) {
-      if (conv->kernel == Size2{}) above = limit;
-      continue;
-    }
-    if (auto basis = find_basis(matrix, limit)) return split(graph, names, node, axis, *basis);
+    const Finding &finding = look(matrix, limit, known);
+    if (finding.above && conv->kernel == Size2{}) above = limit;
+    if (finding.basis) return split(graph, names, node, axis, *finding.basis);
   }
   return std::nullopt;
 }
 
 } // namespace
 
-int64_t split_low_rank(Graph &graph) {
+Result<int64_t> split_low_rank(Graph &graph, const Budget &budget) {
   Names names(graph);
+  Findings known;
   int64_t changed = 0;
   std::vector<Node> nodes;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    if (auto halves = try_split(graph, names, graph.nodes[n])) {
+    LATHE_CHECK(budget.check("looking for weights of low rank"));
+    if (auto halves = try_split(graph, names, graph.nodes[n], known)) {
       nodes.push_back(std::move(halves->first));
       nodes.push_back(std::move(halves->second));
       ++changed;

@@ -85,8 +85,14 @@ std::map<std::string, lathe::TensorView> views(const std::map<std::string, InArr
 
 lathe::LoadOptions load_options(int64_t batch, const std::map<std::string, lathe::Shape> &shapes,
                                 const std::map<std::string, InArray> &values,
-                                const std::map<std::string, double> &parameters) {
-  return {.batch = batch, .shapes = shapes, .values = views(values), .parameters = parameters};
+                                const std::map<std::string, double> &parameters,
+                                int64_t compile_memory, double time_limit) {
+  return {.batch = batch,
+          .shapes = shapes,
+          .values = views(values),
+          .parameters = parameters,
+          .compile_memory = compile_memory,
+          .time_limit = time_limit};
 }
 
 } // namespace
@@ -105,7 +111,7 @@ NB_MODULE(_lathe, m) {
                                  int64_t(to.shape(3))};
         get(lathe::read_picture(file, preset, shape, {to.data(), to.size()}));
       },
-      "file"_a, "preset"_a, "to"_a);
+      "file"_a, "preset"_a, "to"_a.noconvert());
 
   nb::class_<lathe::TensorInfo>(m, "TensorInfo")
       .def_ro("name", &lathe::TensorInfo::name)
@@ -136,34 +142,52 @@ NB_MODULE(_lathe, m) {
       .def_ro("layers", &lathe::KernelInfo::layers)
       .def_ro("flops", &lathe::KernelInfo::flops);
 
+  nb::class_<lathe::BindReport>(m, "BindReport")
+      .def_ro("unused", &lathe::BindReport::unused)
+      .def_ro("kept", &lathe::BindReport::kept)
+      .def_ro("missing", &lathe::BindReport::missing)
+      .def("__repr__", [](const lathe::BindReport &r) {
+        return "BindReport(unused=" + std::to_string(r.unused.size()) +
+               ", kept=" + std::to_string(r.kept.size()) +
+               ", missing=" + std::to_string(r.missing.size()) + ")";
+      });
   nb::class_<lathe::Model>(m, "Model")
       .def_static(
           "load",
           [](const std::string &model, int64_t batch,
              const std::map<std::string, lathe::Shape> &shapes,
              const std::map<std::string, InArray> &values,
-             const std::map<std::string, double> &parameters) {
-            const auto options = load_options(batch, shapes, values, parameters);
+             const std::map<std::string, double> &parameters, int64_t compile_memory,
+             double time_limit) {
+            const auto options =
+                load_options(batch, shapes, values, parameters, compile_memory, time_limit);
             return get(unlocked([&] { return lathe::Model::load(model, options); }));
           },
-          "model"_a, "batch"_a, "shapes"_a, "values"_a, "parameters"_a)
+          "model"_a, "batch"_a, "shapes"_a, "values"_a, "parameters"_a, "compile_memory"_a,
+          "time_limit"_a)
       .def_static(
           "parse",
           [](nb::bytes bytes, const std::string &format, int64_t batch,
              const std::map<std::string, lathe::Shape> &shapes,
              const std::map<std::string, InArray> &values,
-             const std::map<std::string, double> &parameters) {
-            const auto options = load_options(batch, shapes, values, parameters);
+             const std::map<std::string, double> &parameters, int64_t compile_memory,
+             double time_limit) {
+            const auto options =
+                load_options(batch, shapes, values, parameters, compile_memory, time_limit);
             const auto *data = static_cast<const std::byte *>(bytes.data());
             const auto form = format == "net" ? lathe::Format::net : lathe::Format::onnx;
             return get(lathe::Model::parse({data, bytes.size()}, form, options));
           },
-          "bytes"_a, "format"_a, "batch"_a, "shapes"_a, "values"_a, "parameters"_a)
+          "bytes"_a, "format"_a, "batch"_a, "shapes"_a, "values"_a, "parameters"_a,
+          "compile_memory"_a, "time_limit"_a)
       .def("bind_weights_file",
-           [](lathe::Model &model, const std::string &file) { get(model.bind_weights(file)); })
+           [](lathe::Model &model, const std::string &file, bool partial, bool ignore_unused) {
+             return get(model.bind_weights(file, {partial, ignore_unused}));
+           })
       .def("bind_weights",
-           [](lathe::Model &model, const std::map<std::string, InArray> &weights) {
-             get(model.bind_weights(views(weights)));
+           [](lathe::Model &model, const std::map<std::string, InArray> &weights, bool partial,
+              bool ignore_unused) {
+             return get(model.bind_weights(views(weights), {partial, ignore_unused}));
            })
       .def("randomise_weights",
            [](lathe::Model &model, uint64_t seed) {
@@ -177,18 +201,24 @@ NB_MODULE(_lathe, m) {
       .def_prop_ro("name", &lathe::Model::name)
       .def_prop_ro("inputs", &lathe::Model::inputs)
       .def_prop_ro("outputs", &lathe::Model::outputs)
-      .def_prop_ro("layers", &lathe::Model::layers);
+      .def_prop_ro("layers", &lathe::Model::layers)
+      .def_prop_ro("warnings", &lathe::Model::warnings);
 
+  // What is bound stays in use after the call, so it must be the caller's array, and no copy of it.
   nb::class_<lathe::Request>(m, "Request")
-      .def("bind_input",
-           [](lathe::Request &request, size_t i, const InArray &array) {
-             get(request.bind_input(
-                 i, {static_cast<const std::byte *>(array.data()), array.nbytes()}));
-           })
-      .def("bind_output",
-           [](lathe::Request &request, size_t j, const OutArray &array) {
-             get(request.bind_output(j, {static_cast<std::byte *>(array.data()), array.nbytes()}));
-           })
+      .def(
+          "bind_input",
+          [](lathe::Request &request, size_t i, const InArray &array) {
+            get(request.bind_input(i,
+                                   {static_cast<const std::byte *>(array.data()), array.nbytes()}));
+          },
+          "index"_a, "array"_a.noconvert())
+      .def(
+          "bind_output",
+          [](lathe::Request &request, size_t j, const OutArray &array) {
+            get(request.bind_output(j, {static_cast<std::byte *>(array.data()), array.nbytes()}));
+          },
+          "index"_a, "array"_a.noconvert())
       .def("run", &lathe::Request::run, nb::call_guard<nb::gil_scoped_release>())
       .def("run_timed",
            [](lathe::Request &request, size_t kernels) {
@@ -216,8 +246,8 @@ NB_MODULE(_lathe, m) {
       "compile",
       [](const lathe::Model &model, int threads, const std::string &target,
          const std::string &numerics, double weight_budget, int64_t memory_limit, int64_t batch,
-         double time_limit, bool tune, const std::string &cache_directory, int64_t cache_bytes,
-         const std::vector<std::string> &disabled_passes) {
+         int64_t compile_memory, double time_limit, bool tune, const std::string &cache_directory,
+         int64_t cache_bytes, const std::vector<std::string> &disabled_passes, bool copy_weights) {
         if (numerics != "fast" && numerics != "strict")
           raise({.code = lathe::ErrorCode::usage,
                  .message = "unknown numerics",
@@ -230,14 +260,16 @@ NB_MODULE(_lathe, m) {
                                      .weight_budget = weight_budget,
                                      .memory_limit = memory_limit,
                                      .batch = batch,
+                                     .compile_memory = compile_memory,
                                      .time_limit = time_limit,
                                      .tune = tune,
                                      .cache_directory = cache_directory,
                                      .cache_bytes = cache_bytes,
-                                     .disabled_passes = disabled_passes};
+                                     .disabled_passes = disabled_passes,
+                                     .copy_weights = copy_weights};
         return get(unlocked([&] { return lathe::compile(model, options); }));
       },
       "model"_a, "threads"_a, "target"_a, "numerics"_a, "weight_budget"_a, "memory_limit"_a,
-      "batch"_a, "time_limit"_a, "tune"_a, "cache_directory"_a, "cache_bytes"_a,
-      "disabled_passes"_a);
+      "batch"_a, "compile_memory"_a, "time_limit"_a, "tune"_a, "cache_directory"_a, "cache_bytes"_a,
+      "disabled_passes"_a, "copy_weights"_a);
 }

@@ -1,6 +1,8 @@
 // Reads the note NT_GNU_BUILD_ID from memory: elf(5), dl_iterate_phdr(3).
 #include "runtime/build_id.h"
 
+#include "ir/fork.h"
+
 #include <cstring>
 #include <elf.h>
 #include <link.h>
@@ -41,12 +43,11 @@ int search(dl_phdr_info *object, size_t, void *result) {
 } // namespace
 
 const std::string &build_id() {
-  static const std::string id = [] {
+  return made_once<[] {
     std::string found;
     dl_iterate_phdr(search, &found);
     return found;
-  }();
-  return id;
+  }>();
 }
 
 } // namespace lathe::core

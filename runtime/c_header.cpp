@@ -112,7 +112,7 @@ std::string c_header(const NetworkLibrary &library, std::string_view model,
       "/* Of all weights; {1}. */\n"
       "#define {0}_WEIGHTS_BYTES {2}\n"
       "#define {0}_WEIGHTS_IN_OBJECT {3}\n"
-      "/* What a run on so many threads works in. */\n"
+      "/* What a run on so many threads works in; 1 to 1024. */\n"
       "#define {0}_ARENA_BYTES(threads) ((size_t){4} + (size_t){5} * (size_t)(threads))\n"
       "\n"
       "/* What the functions return. */\n",

@@ -2,6 +2,9 @@
 // writer, and renamed: a process that is killed leaves no half entry, and its lock goes with it.
 #include "runtime/cache.h"
 
+#include "frontend/output_file.h"
+#include "ir/fork.h"
+#include "ir/mapping.h"
 #include "ir/threads.h"
 #include "runtime/build_id.h"
 
@@ -16,7 +19,6 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <mutex>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -41,17 +43,6 @@ struct Head {
   uint64_t own_hash() const { return XXH3_64bits(this, offsetof(Head, head)); }
 };
 static_assert(sizeof(Head) == 8 + 8 + 16 + 64 + 128 + 8); // no padding
-
-class Descriptor {
-public:
-  explicit Descriptor(int number) : number(number) {}
-  Descriptor(const Descriptor &) = delete;
-  Descriptor &operator=(const Descriptor &) = delete;
-  ~Descriptor() {
-    if (number >= 0) close(number);
-  }
-  const int number;
-};
 
 std::string reason() { return std::strerror(errno); }
 
@@ -83,25 +74,6 @@ private:
 
 size_t chunk_size(size_t index, size_t bytes) { return std::min(chunk, bytes - index * chunk); }
 
-bool read_fully(int file, std::byte *to, size_t bytes, size_t from) {
-  while (bytes > 0) {
-    const ssize_t n = pread(file, to, bytes, off_t(from));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    to += n, from += size_t(n), bytes -= size_t(n);
-  }
-  return true;
-}
-bool write_fully(int file, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = write(file, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    bytes = bytes.subspan(size_t(n));
-  }
-  return true;
-}
-
 bool has_name(int file) {
   struct stat status{};
   return fstat(file, &status) == 0 && status.st_nlink > 0;
@@ -125,8 +97,8 @@ int create_partial(int folder, const std::string &name) {
     if (errno != EEXIST) return -1;
     const Descriptor old(
         openat(folder, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-    if (old.number < 0 && errno == ENOENT) continue; // just finished
-    if (old.number >= 0 && !lock(old.number)) {
+    if (old.number() < 0 && errno == ENOENT) continue; // just finished
+    if (old.number() >= 0 && !lock(old.number())) {
       errno = EWOULDBLOCK;
       return -1;
     }
@@ -136,20 +108,23 @@ int create_partial(int folder, const std::string &name) {
   return -1;
 }
 
-// A write beyond this limit would end the process with a signal.
-bool exceeds_file_size_limit(size_t bytes) {
-  rlimit limit{};
-  return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-         bytes > limit.rlim_cur;
-}
-
 } // namespace
 
-std::array<uint64_t, 2> content_hash(std::span<const std::byte> content, int threads) {
+Result<std::array<uint64_t, 2>> content_hash(std::span<const std::byte> content, int threads) {
   ContentHash hash(content.size());
+  std::vector<Result<void>> read(hash.chunks());
+  const bool of_file = is_mapped(content);
   parallel_each(hash.chunks(), threads, [&](size_t i, int) {
-    hash.add(i, content.subspan(i * chunk, chunk_size(i, content.size())));
+    std::span<const std::byte> part = content.subspan(i * chunk, chunk_size(i, content.size()));
+    Memory copy = allocate(of_file ? part.size() : 0);
+    if (!copy) return void(read[i] = fail(ErrorCode::limit, "not enough memory"));
+    if (of_file) {
+      read[i] = copy_bytes(part, copy.get());
+      part = {copy.get(), part.size()};
+    }
+    hash.add(i, part);
   });
+  for (const Result<void> &each : read) LATHE_CHECK(each);
   return hash.all();
 }
 
@@ -177,9 +152,10 @@ Result<Cache> Cache::open(const CacheOptions &options) {
   if (!parent.empty()) std::filesystem::create_directories(parent, ignored);
   if (mkdir(options.directory.c_str(), 0700) != 0 && errno != EEXIST)
     return refuse(ErrorCode::io, "cannot make the cache's directory: " + reason());
+  Cache cache(options);
   const int folder = ::open(options.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  cache.folder_ = folder;
   if (folder < 0) return refuse(ErrorCode::io, "cannot open the cache: " + reason());
-  Cache cache(options, folder);
   struct stat status{};
   const std::string problem = fstat(folder, &status) != 0 ? reason() : not_private(status, true);
   if (!problem.empty()) return refuse(ErrorCode::io, "not used as a cache: " + problem);
@@ -201,10 +177,10 @@ Result<Cache::Content> Cache::read(const std::string &entry, bool whole, std::st
                                    int threads) const {
   const Descriptor file(
       openat(folder_, entry.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  if (file.number < 0)
+  if (file.number() < 0)
     return refuse(entry, errno == ELOOP ? "a symbolic link" : "cannot open: " + reason());
   struct stat status{};
-  if (fstat(file.number, &status) != 0) return refuse(entry, reason());
+  if (fstat(file.number(), &status) != 0) return refuse(entry, reason());
   if (std::string problem = not_private(status, false); !problem.empty())
     return refuse(entry, std::move(problem));
 
@@ -217,7 +193,7 @@ Result<Cache::Content> Cache::read(const std::string &entry, bool whole, std::st
   entry.copy(expected.entry.data(), expected.entry.size() - 1);
   const auto file_bytes = uint64_t(status.st_size);
   if (file_bytes < sizeof head ||
-      !read_fully(file.number, reinterpret_cast<std::byte *>(&head), sizeof head, 0) ||
+      !read_fully(file.number(), reinterpret_cast<std::byte *>(&head), sizeof head, 0) ||
       head.magic != expected.magic || head.head != head.own_hash() ||
       head.entry != expected.entry || head.bytes != file_bytes - sizeof head)
     return damaged();
@@ -232,7 +208,7 @@ Result<Cache::Content> Cache::read(const std::string &entry, bool whole, std::st
   std::atomic<bool> good{true};
   parallel_each(hash.chunks(), threads, [&](size_t i, int) {
     const std::span<std::byte> part(content.memory.get() + i * chunk, chunk_size(i, content.size));
-    if (!read_fully(file.number, part.data(), part.size(), sizeof head + i * chunk)) good = false;
+    if (!read_fully(file.number(), part.data(), part.size(), sizeof head + i * chunk)) good = false;
     hash.add(i, part);
   });
   if (!good || hash.all() != head.content) return damaged();
@@ -269,17 +245,17 @@ Result<void> Cache::store(const CacheKey &key, std::string_view description,
   head.bytes = content.size();
   entry.copy(head.entry.data(), head.entry.size() - 1);
   description.copy(head.description.data(), head.description.size() - 1);
-  head.content = content_hash(content, threads);
+  LATHE_TRY(head.content, content_hash(content, threads));
   head.head = head.own_hash();
 
   const Descriptor file(begin_entry(partial, int64_t(bytes)));
-  if (file.number < 0) {
+  if (file.number() < 0) {
     if (errno == EWOULDBLOCK) return {};
     return refuse(entry, "cannot write: " + reason());
   }
-  const bool written = write_fully(file.number, std::as_bytes(std::span(&head, 1))) &&
-                       write_fully(file.number, content);
-  if (written && !has_name(file.number)) return {}; // cleared away
+  const bool written = write_fully(file.number(), std::as_bytes(std::span(&head, 1))) &&
+                       write_fully(file.number(), content);
+  if (written && !has_name(file.number())) return {}; // cleared away
   if (written && renameat(folder_, partial.c_str(), folder_, entry.c_str()) == 0) return {};
   auto error = refuse(entry, "cannot write: " + reason());
   unlinkat(folder_, partial.c_str(), 0);
@@ -289,8 +265,8 @@ Result<void> Cache::store(const CacheKey &key, std::string_view description,
 // Room for so many bytes, and the file to write them to; as create_partial. Code and weights are
 // often stored at the same moment: between its making and its lock, a file of the other thread
 // would look like what a dead writer left.
+static ForkMutex one_at_a_time;
 int Cache::begin_entry(const std::string &partial, int64_t bytes) const {
-  static std::mutex one_at_a_time;
   const std::lock_guard guard(one_at_a_time);
   remove_leftovers();
   make_room(bytes);
@@ -301,12 +277,13 @@ int Cache::begin_entry(const std::string &partial, int64_t bytes) const {
 std::vector<std::string> Cache::names(bool partial) const {
   std::vector<std::string> found;
   const int again = openat(folder_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *const listing = again >= 0 ? fdopendir(again) : nullptr;
+  const std::unique_ptr<DIR, decltype([](DIR *d) { closedir(d); })> listing(
+      again >= 0 ? fdopendir(again) : nullptr);
   if (!listing) {
     if (again >= 0) close(again);
     return found;
   }
-  while (const dirent *item = readdir(listing)) {
+  while (const dirent *item = readdir(listing.get())) {
     std::string_view name = item->d_name;
     const bool is_partial = name.ends_with(partial_suffix);
     if (is_partial) name.remove_suffix(partial_suffix.size());
@@ -315,7 +292,6 @@ std::vector<std::string> Cache::names(bool partial) const {
         std::ranges::count(kinds, name.substr(0, dash)))
       found.emplace_back(item->d_name);
   }
-  closedir(listing);
   return found;
 }
 
@@ -341,7 +317,7 @@ void Cache::remove_leftovers() const {
   for (const std::string &name : names(true)) {
     const Descriptor file(
         openat(folder_, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-    if (file.number >= 0 && lock(file.number)) unlinkat(folder_, name.c_str(), 0);
+    if (file.number() >= 0 && lock(file.number())) unlinkat(folder_, name.c_str(), 0);
   }
 }
 

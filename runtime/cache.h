@@ -19,7 +19,7 @@ struct CacheOptions {
 };
 
 // A checksum against accidents, the same for any number of threads.
-std::array<uint64_t, 2> content_hash(std::span<const std::byte> content, int threads = 1);
+Result<std::array<uint64_t, 2>> content_hash(std::span<const std::byte> content, int threads = 1);
 
 // Everything that an entry depends on, part by part, this build of Lathe first.
 class CacheKey {
@@ -68,7 +68,7 @@ public:
   Result<void> clear() const;
 
 private:
-  Cache(CacheOptions options, int folder) : options_(std::move(options)), folder_(folder) {}
+  explicit Cache(CacheOptions options) : options_(std::move(options)) {}
   std::unexpected<Error> refuse(const std::string &entry, std::string message) const;
   std::vector<std::string> names(bool partial) const;
   Result<Content> read(const std::string &entry, bool whole, std::string *description,

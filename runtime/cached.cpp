@@ -1,14 +1,12 @@
 // What the entries hold, and what they depend on.
 #include "runtime/cached.h"
 
-#include "frontend/mapped_file.h"
 #include "ir/evaluate.h"
 #include "ir/threads.h"
+#include "runtime/cache_content.h"
 #include "runtime/prebuilt.h"
 
 #include <bit>
-#include <charconv>
-#include <cstring>
 #include <fmt/format.h>
 #include <fstream>
 #include <unordered_map>
@@ -37,13 +35,20 @@ public:
         if (numbers_.emplace(part, int64_t(parts_.size())).second) parts_.push_back(part);
     }
     hashes_.resize(parts_.size());
+    std::vector<Result<void>> hashed(parts_.size());
     parallel_each(parts_.size(), threads, [&](size_t i, int) {
       const Tensor &data = parts_[i]->data;
       if (parts_[i]->op || !data.defined()) return;
-      hashes_[i] = content_hash({data.raw(), data.bytes()});
-      release_pages({data.raw(), data.bytes()});
+      auto hash = content_hash({data.raw(), data.bytes()});
+      if (hash)
+        hashes_[i] = *hash;
+      else
+        hashed[i] = std::unexpected(std::move(hash).error());
     });
+    for (Result<void> &each : hashed)
+      if (!each) read = std::move(each);
   }
+  Result<void> read; // the data, for its hashes
   void add_to(CacheKey &key) const {
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Constant &part = *parts_[i];
@@ -63,9 +68,10 @@ private:
   std::vector<std::array<uint64_t, 2>> hashes_;
 };
 
-CacheKey weights_key(const Plan &plan, int threads) {
+Result<CacheKey> weights_key(const Plan &plan, int threads) {
   CacheKey key("weights");
   const RecipeKeys recipes(plan, threads);
+  LATHE_CHECK(recipes.read);
   recipes.add_to(key);
   for (const Weight &weight : plan.weights) {
     if (lies_in_place(weight)) continue;
@@ -104,75 +110,6 @@ CacheKey costs_key(const Plan &untuned) {
   return key;
 }
 
-// --- Contents
-
-std::string encode(const CodeImage &image) {
-  std::string text;
-  auto number = [&](int64_t value) {
-    text.append(reinterpret_cast<const char *>(&value), sizeof value);
-  };
-  number(int64_t(image.symbols.size()));
-  for (const CodeImage::Symbol &symbol : image.symbols) {
-    for (int64_t value : {symbol.offset, symbol.size, int64_t(symbol.name.size())}) number(value);
-    text += symbol.name;
-  }
-  text.append(reinterpret_cast<const char *>(image.bytes.data()), image.bytes.size());
-  return text;
-}
-
-std::optional<CodeImage> decode_image(std::span<const std::byte> content) {
-  bool good = true;
-  auto number = [&]() -> int64_t {
-    int64_t value = 0;
-    good = good && content.size() >= sizeof value;
-    if (!good) return 0;
-    std::memcpy(&value, content.data(), sizeof value);
-    content = content.subspan(sizeof value);
-    return value;
-  };
-  CodeImage image;
-  for (int64_t count = number(); good && count > 0; --count) {
-    CodeImage::Symbol symbol;
-    symbol.offset = number();
-    symbol.size = number();
-    const auto length = size_t(number());
-    good = good && length <= content.size();
-    if (!good) break;
-    symbol.name.assign(reinterpret_cast<const char *>(content.data()), length);
-    content = content.subspan(length);
-    image.symbols.push_back(std::move(symbol));
-  }
-  image.bytes.assign(content.begin(), content.end());
-  for (const CodeImage::Symbol &symbol : image.symbols)
-    good = good && symbol.offset >= 0 && symbol.offset < int64_t(image.bytes.size());
-  return good ? std::optional(std::move(image)) : std::nullopt;
-}
-
-// Lines of layer, algorithm and seconds.
-std::string encode(const MeasuredCosts &costs) {
-  std::string text;
-  for (const auto &[layer, algorithms] : costs)
-    for (const auto &[algorithm, seconds] : algorithms)
-      text += fmt::format("{}\t{}\t{}\n", layer, algorithm, seconds);
-  return text;
-}
-
-std::optional<MeasuredCosts> decode_costs(std::string_view text) {
-  MeasuredCosts costs;
-  while (!text.empty()) {
-    const std::string_view line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
-    const size_t first = line.find('\t'), second = line.find('\t', first + 1);
-    if (first == line.npos || second == line.npos) return std::nullopt;
-    double seconds = 0;
-    const char *const end = line.data() + line.size();
-    if (std::from_chars(line.data() + second + 1, end, seconds).ptr != end) return std::nullopt;
-    costs[std::string(line.substr(0, first))]
-         [std::string(line.substr(first + 1, second - first - 1))] = seconds;
-  }
-  return costs;
-}
-
 // --- Looking and storing
 
 std::optional<Cache::Content> find(const Cache &cache, const CacheKey &key, int threads,
@@ -192,17 +129,17 @@ void store(const Cache &cache, const CacheKey &key, std::string_view description
 } // namespace
 
 Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> specs,
-                               const Target &target, int threads, const Deadline &deadline,
+                               const Target &target, int threads, const Budget &budget,
                                CacheLookup &lookup) {
   const CodeArchive &prebuilt = prebuilt_code();
-  if (!cache) return compile_image(specs, target, threads, deadline, &prebuilt);
+  if (!cache) return compile_image(specs, target, threads, budget, &prebuilt);
   const CacheKey key = code_key(specs, target);
   if (auto content = find(*cache, key, threads, lookup))
     if (auto image = decode_image(content->bytes())) {
       lookup.found = true;
       return std::move(*image);
     }
-  LATHE_TRY(CodeImage image, compile_image(specs, target, threads, deadline, &prebuilt));
+  LATHE_TRY(CodeImage image, compile_image(specs, target, threads, budget, &prebuilt));
   const std::string content = encode(image);
   store(*cache, key, fmt::format("{} kernels for {}", specs.size(), target.name),
         std::as_bytes(std::span(content)), threads, lookup);
@@ -210,15 +147,15 @@ Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> s
 }
 
 Result<PackedWeights> cached_weights(const Cache *cache, const Plan &plan, int threads,
-                                     CacheLookup &lookup) {
+                                     const Budget &budget, CacheLookup &lookup) {
   const size_t bytes = made_bytes(plan);
-  if (!cache || bytes == 0) return PackedWeights::pack(plan, threads);
-  const CacheKey key = weights_key(plan, threads);
+  if (!cache || bytes == 0) return PackedWeights::pack(plan, threads, budget);
+  LATHE_TRY(const CacheKey key, weights_key(plan, threads));
   if (auto content = find(*cache, key, threads, lookup); content && content->size == bytes) {
     lookup.found = true;
     return PackedWeights::restore(plan, std::move(content->memory));
   }
-  LATHE_TRY(PackedWeights weights, PackedWeights::pack(plan, threads));
+  LATHE_TRY(PackedWeights weights, PackedWeights::pack(plan, threads, budget));
   store(*cache, key, plan.name, weights.made(), threads, lookup);
   return weights;
 }
@@ -227,7 +164,7 @@ Result<MeasuredCosts> cached_costs(const Cache *cache, const Graph &graph, const
                                    const PlanOptions &options, const TuneOptions &tuning,
                                    CacheLookup &lookup) {
   if (!cache) return measure_algorithms(graph, target, options, tuning);
-  LATHE_TRY(const Plan untuned, make_plan(graph, target, options));
+  LATHE_TRY(const Plan untuned, make_plan(graph, target, options, tuning.budget));
   const CacheKey key = costs_key(untuned);
   if (auto content = find(*cache, key, 1, lookup)) {
     const std::span<const std::byte> bytes = content->bytes();

@@ -16,11 +16,11 @@ struct CacheLookup {
 
 // Errors: as compile_image.
 Result<CodeImage> cached_image(const Cache *cache, std::span<const KernelSpec> specs,
-                               const Target &target, int threads, const Deadline &deadline,
+                               const Target &target, int threads, const Budget &budget,
                                CacheLookup &lookup);
 // Errors: as PackedWeights::pack.
 Result<PackedWeights> cached_weights(const Cache *cache, const Plan &plan, int threads,
-                                     CacheLookup &lookup);
+                                     const Budget &budget, CacheLookup &lookup);
 // What was measured on such a CPU for the same graph and options. Errors: as measure_algorithms.
 Result<MeasuredCosts> cached_costs(const Cache *cache, const Graph &graph, const Target &target,
                                    const PlanOptions &options, const TuneOptions &tuning,

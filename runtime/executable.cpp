@@ -1,5 +1,7 @@
 #include "runtime/executable.h"
 
+#include "ir/evaluate.h"
+#include "ir/mapping.h"
 #include "ir/threads.h"
 
 #include <algorithm>
@@ -25,15 +27,18 @@ private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-Result<void> check_memory(const Executable &executable, int64_t images, int threads) {
-  const int64_t needed = executable.plan().memory_bytes(images, threads);
-  if (executable.memory_limit() == 0 || needed <= executable.memory_limit()) return {};
+// The sizes of a run, if they keep the limit (0: none) and this machine has so much.
+Result<PlanSizes> sizes_within(const Plan &plan, int64_t limit, int64_t images, int threads) {
+  LATHE_TRY(const PlanSizes sizes, plan.sized(images, threads));
+  const int64_t most = limit > 0 ? std::min(limit, machine_memory()) : machine_memory();
+  if (sizes.total <= most) return sizes;
   return fail(
       Error{.code = ErrorCode::limit,
-            .message = "the network needs more memory than allowed",
-            .file = executable.plan().name,
-            .expected = fmt::format("at most {} bytes", executable.memory_limit()),
-            .found = fmt::format("{} for {} images on {} threads", needed, images, threads)});
+            .message = most == limit ? "the network needs more memory than allowed"
+                                     : "the network needs more memory than this machine has",
+            .file = plan.name,
+            .expected = fmt::format("at most {} bytes", most),
+            .found = fmt::format("{} for {} images on {} threads", sizes.total, images, threads)});
 }
 
 } // namespace
@@ -52,20 +57,33 @@ std::optional<Cache> open_cache(const CacheOptions &options, CacheLookup &lookup
   return std::nullopt;
 }
 
+// Everything that the graph's weights are made from.
+std::vector<Tensor> data_of(const Graph &graph) {
+  std::vector<Tensor> all;
+  for (const Value &value : graph.values) {
+    if (!value.constant) continue;
+    for (const Constant *part : recipe_parts(value.constant))
+      if (part->data.defined()) all.push_back(part->data);
+  }
+  return all;
+}
+
 } // namespace
 
 Result<PlanOptions> plan_options(const Graph &graph, const CompileOptions &options, CacheUse *use) {
   PlanOptions plan = options.plan;
   if (!options.tune) return plan;
+  TuneOptions tuning = options.tuning;
+  tuning.budget = options.budget;
   CacheUse unseen;
   if (!use) use = &unseen;
   const std::optional<Cache> cache = open_cache(options.cache, use->directory);
   LATHE_TRY(plan.measured, cached_costs(cache ? &*cache : nullptr, graph, options.target, plan,
-                                        options.tuning, use->costs));
+                                        tuning, use->costs));
   return plan;
 }
 
-Result<void> Executable::make_code(const Cache *cache, int threads, const Deadline &deadline) {
+Result<void> Executable::make_code(const Cache *cache, int threads, const Budget &budget) {
   Stopwatch watch;
   std::map<std::string, size_t> distinct;
   std::vector<KernelSpec> specs;
@@ -75,7 +93,7 @@ Result<void> Executable::make_code(const Cache *cache, int threads, const Deadli
     if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
   }
   LATHE_TRY(const CodeImage image,
-            cached_image(cache, specs, plan_.target, threads, deadline, cache_use_.code));
+            cached_image(cache, specs, plan_.target, threads, budget, cache_use_.code));
   times_.codegen = watch.lap();
   LATHE_TRY(code_, LoadedCode::load(image));
   for (const std::string &name : names) {
@@ -92,17 +110,20 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   auto executable = std::make_shared<Executable>();
   Executable &e = *executable;
   Stopwatch watch, whole;
-  const Deadline deadline(options.time_limit);
+  const Budget &budget = options.budget;
   LATHE_CHECK(verify(graph));
-  LATHE_TRY(e.times_.each_pass, run_passes(graph, options.passes));
+  const std::vector<Tensor> sources = data_of(graph);
+  PipelineOptions passes = options.passes;
+  passes.budget = budget;
+  LATHE_TRY(e.times_.each_pass, run_passes(graph, passes));
   e.graph_ = std::move(graph);
   e.times_.passes = watch.lap();
-  LATHE_CHECK(deadline.check());
   LATHE_TRY(const PlanOptions plan, plan_options(e.graph_, options, &e.cache_use_));
   e.times_.tune = watch.lap();
-  LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, plan));
+  LATHE_TRY(e.plan_, make_plan_within(e.graph_, options.target, options.memory, plan, budget));
   e.times_.plan = watch.lap();
-  LATHE_CHECK(deadline.check());
+  const int64_t images = e.plan_.batched ? options.memory.images : 1;
+  LATHE_CHECK(sizes_within(e.plan_, options.memory.bytes, images, options.memory.threads));
   e.memory_limit_ = options.memory.bytes;
 
   const std::optional<Cache> opened = open_cache(options.cache, e.cache_use_.directory);
@@ -112,11 +133,12 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
   std::array<Result<void>, 2> made;
   parallel_each(made.size(), threads, [&](size_t i, int) {
     if (i == 0) {
-      made[i] = e.make_code(cache, threads, deadline);
+      made[i] = e.make_code(cache, threads, budget);
       return;
     }
     Stopwatch packing;
-    auto weights = cached_weights(cache, e.plan_, threads, e.cache_use_.weights);
+    auto weights = cached_weights(cache, e.plan_, threads, budget, e.cache_use_.weights);
+    if (weights && options.copy_weights) made[i] = weights->copy_files(threads);
     e.times_.pack = packing.lap();
     if (weights)
       e.weights_ = std::move(*weights);
@@ -124,6 +146,7 @@ Result<std::shared_ptr<const Executable>> Executable::compile(Graph graph,
       made[i] = std::unexpected(std::move(weights).error());
   });
   for (const Result<void> &each : made) LATHE_CHECK(each);
+  for (const Tensor &data : sources) LATHE_CHECK(check_unchanged({data.raw(), data.bytes()}));
   e.times_.total = whole.lap();
   return std::shared_ptr<const Executable>(std::move(executable));
 }
@@ -137,13 +160,8 @@ Shape with_images(const Plan &plan, const Shape &shape, int64_t images) {
 Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executable> executable,
                                                  int64_t images, std::shared_ptr<Workers> pool) {
   const Plan &plan = executable->plan();
-  if (images < 1 || images > (1 << 20) || (!plan.batched && images != 1))
-    return fail(
-        Error{.code = ErrorCode::usage,
-              .message = "bad number of images",
-              .expected = plan.batched ? "1 to 1048576" : "1, for a network with fixed shapes",
-              .found = fmt::format("{}", images)});
-  LATHE_CHECK(check_memory(*executable, images, pool ? pool->threads() : 1));
+  LATHE_TRY(const PlanSizes sizes,
+            sizes_within(plan, executable->memory_limit(), images, pool ? pool->threads() : 1));
   std::unique_ptr<Request> r(new Request());
   r->executable_ = std::move(executable);
   r->pool_ = std::move(pool);
@@ -155,14 +173,13 @@ Result<std::unique_ptr<Request>> Request::create(std::shared_ptr<const Executabl
   };
   for (const Type &type : plan.inputs) r->inputs_.push_back(tensor(type));
   for (const Type &type : plan.outputs) r->outputs_.push_back(tensor(type));
-  r->arena_ = allocate(size_t(plan.arena_bytes.at(images)));
-  r->scratch_per_thread_ = plan.scratch_per_thread();
-  int threads = r->pool_ ? r->pool_->threads() : 1;
-  r->scratch_ = allocate(size_t(r->scratch_per_thread_ * threads));
+  r->arena_ = allocate(size_t(sizes.arena));
+  r->scratch_per_thread_ = sizes.scratch_per_thread;
+  r->scratch_ = allocate(size_t(sizes.scratch));
   if (!r->arena_ || !r->scratch_)
     return fail(Error{.code = ErrorCode::limit,
                       .message = "not enough memory for the arena",
-                      .found = fmt::format("{} bytes", plan.arena_bytes.at(images))});
+                      .found = fmt::format("{} bytes", sizes.arena + sizes.scratch)});
   r->bound_inputs_.resize(r->inputs_.size());
   r->make_calls();
   r->bind();

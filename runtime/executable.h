@@ -2,7 +2,7 @@
 #pragma once
 
 #include "codegen/codegen.h"
-#include "ir/deadline.h"
+#include "ir/budget.h"
 #include "ir/memory.h"
 #include "passes/pipeline.h"
 #include "runtime/cached.h"
@@ -19,13 +19,14 @@ namespace lathe::core {
 struct CompileOptions {
   Target target; // host_target() by default; must be one that this machine can run
   PipelineOptions passes;
-  MemoryLimit memory; // of everything that `Plan::memory_bytes` counts
+  MemoryLimit memory; // of everything that `Plan::sized` counts
   PlanOptions plan;   // where the search for a plan that keeps it begins
   bool tune = false;  // measure what the cost model estimates
   TuneOptions tuning;
-  int threads = 0;       // to compile with; 0: as many as this process may use
-  CacheOptions cache;    // of code, packed weights and measurements
-  double time_limit = 0; // seconds, looked at between the steps and before each kernel; 0: none
+  int threads = 0;           // to compile with; 0: as many as this process may use
+  CacheOptions cache;        // of code, packed weights and measurements
+  bool copy_weights = false; // of files into memory: see Options of lathe/lathe.h
+  Budget budget;             // of memory and time to compile
   CompileOptions();
 };
 
@@ -50,7 +51,8 @@ class Executable {
 public:
   // The graph's weights must be bound. Errors: invalid (weights without data, a broken graph),
   // unsupported (an op no kernel covers, a target this machine lacks), usage (unknown passes),
-  // limit (no plan keeps the memory limit; the time is over).
+  // limit (no plan keeps the memory limit, or fits this machine; the budget is used up), io (a
+  // weights file that was cut or written to since it was opened).
   static Result<std::shared_ptr<const Executable>> compile(Graph graph,
                                                            const CompileOptions &options = {});
   const Plan &plan() const { return plan_; }
@@ -62,7 +64,7 @@ public:
   const PackedWeights &weights() const { return *weights_; }
 
 private:
-  Result<void> make_code(const Cache *cache, int threads, const Deadline &deadline);
+  Result<void> make_code(const Cache *cache, int threads, const Budget &budget);
 
   Graph graph_;
   Plan plan_;

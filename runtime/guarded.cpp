@@ -247,8 +247,7 @@ public:
 
 private:
   Result<void> check_inputs() const {
-    if (images_ < 1 || (!plan_.batched && images_ != 1))
-      return fail(ErrorCode::usage, "bad number of images");
+    LATHE_CHECK(plan_.sized(images_, 1));
     bool fit = inputs_.size() == plan_.inputs.size();
     for (size_t i = 0; fit && i < inputs_.size(); ++i)
       fit = inputs_[i].dtype() == plan_.inputs[i].dtype &&

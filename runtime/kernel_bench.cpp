@@ -42,6 +42,7 @@ void fill(std::byte *memory, int64_t bytes, DType dtype) {
 
 Result<KernelBench> KernelBench::create(const Plan &plan, const Graph &graph, size_t number,
                                         Caches caches, int64_t images, size_t in_turns) {
+  LATHE_CHECK(plan.sized(images, 1));
   const Kernel &kernel = plan.kernels[number];
   KernelBench bench;
   LATHE_TRY(const CodeImage image, compile_image({&kernel.spec, 1}, plan.target));

@@ -1,11 +1,15 @@
 #include "runtime/loaded_code.h"
 
+#include "ir/descriptor.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace lathe::core {
@@ -18,7 +22,7 @@ Result<std::unique_ptr<const LoadedCode>> LoadedCode::load(const CodeImage &imag
   code->memory_ = memory;
   std::ranges::copy(image.bytes, static_cast<std::byte *>(memory));
   if (mprotect(memory, code->bytes_, PROT_READ | PROT_EXEC) != 0)
-    return fail(Error{.code = ErrorCode::unsupported,
+    return fail(Error{.code = errno == ENOMEM ? ErrorCode::limit : ErrorCode::unsupported,
                       .message = "the system refuses to execute code made at run time",
                       .expected = "a system that allows it, or a model compiled ahead of time",
                       .found = std::strerror(errno)});
@@ -40,10 +44,17 @@ Result<KernelFunction> LoadedCode::find(const std::string &name) const {
 }
 
 // Names of functions for Linux's perf: tools/perf/Documentation/jit-interface.txt of Linux.
+// Everybody knows the name and may write beside it, so that only a file of our own is written to.
 void LoadedCode::write_perf_map() const {
   const std::string path = "/tmp/perf-" + std::to_string(getpid()) + ".map";
-  std::FILE *map = std::fopen(path.c_str(), "ae");
+  Descriptor file(open(path.c_str(),
+                       O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  struct stat status{};
+  const bool own = file && fstat(file.number(), &status) == 0 && S_ISREG(status.st_mode) &&
+                   status.st_uid == geteuid() && status.st_nlink == 1;
+  std::FILE *const map = own ? fdopen(file.number(), "a") : nullptr;
   if (!map) return; // nobody will look
+  file.release();
   for (const CodeImage::Symbol &symbol : symbols_)
     std::fprintf(map, "%llx %llx %s\n",
                  static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(memory_)) +

@@ -57,6 +57,7 @@ Result<void> verify_set(const OnnxModel &model, const fs::path &folder,
                       .message = "more tensors than the model has inputs or outputs",
                       .file = folder.string()});
   OnnxOptions import;
+  import.budget = options.budget;
   for (size_t i = 0; i < inputs.size(); ++i) import.values[model.inputs()[i]] = inputs[i];
   LATHE_TRY(Graph graph, model.graph(import));
   std::vector<std::string> names;

@@ -2,12 +2,14 @@
 #include "runtime/prebuilt.h"
 
 #include "frontend/embedded.h"
+#include "ir/fork.h"
 
 namespace lathe::core {
 
 const CodeArchive &prebuilt_code() {
-  static const CodeArchive archive({prebuilt_files.front().begin, prebuilt_files.front().end});
-  return archive;
+  return made_once<[] {
+    return CodeArchive({prebuilt_files.front().begin, prebuilt_files.front().end});
+  }>();
 }
 
 } // namespace lathe::core

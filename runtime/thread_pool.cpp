@@ -1,10 +1,9 @@
 #include "runtime/thread_pool.h"
 
+#include "ir/fork.h"
+#include "ir/threads.h"
+
 #include <algorithm>
-#include <cmath>
-#include <fstream>
-#include <sched.h>
-#include <string>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -32,24 +31,6 @@ template <typename T> void wait_while_equal(std::atomic<T> &value, T old) {
 
 } // namespace
 
-int usable_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                         : int(std::thread::hardware_concurrency());
-  // cgroup v2: "200000 100000" is two CPUs, "max 100000" no limit; v1 has a file for each number.
-  double quota = 0, period = 0;
-  std::string first;
-  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2 >> first >> period) {
-    if (first != "max") quota = std::strtod(first.c_str(), nullptr);
-  } else {
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
-  }
-  if (quota > 0 && period > 0) cpus = std::min(cpus, int(std::ceil(quota / period)));
-  return std::max(1, cpus);
-}
-
 int64_t chunk_of(int64_t tasks, int64_t grain, int threads) {
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t most = ceil_div(tasks, 4 * int64_t(threads));
@@ -64,15 +45,32 @@ int64_t chunk_of(int64_t tasks, int64_t grain, int threads) {
   return std::max(grain, best);
 }
 
-ThreadPool::ThreadPool(int threads) : shares_(size_t(std::max(1, threads))) {
-  for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { serve(t); });
+ThreadPool::ThreadPool(int threads)
+    : shares_(size_t(std::max(1, threads))), workers_(shares_.size() - 1),
+      generation_(fork_generation.load(std::memory_order_relaxed)) {
+  auto run = [](void *data) -> void * {
+    const Worker &worker = *static_cast<Worker *>(data);
+    worker.pool->serve(worker.number);
+    return nullptr;
+  };
+  if (!forks_are_seen()) return; // a child would wait for threads that it does not have
+  for (Worker &worker : workers_) {
+    worker = {this, started_ + 1, {}};
+    if (!start_thread(worker.thread, run, &worker, 0)) break;
+    ++started_;
+  }
 }
 
 ThreadPool::~ThreadPool() {
+  if (!is_whole()) return;
   stop_.store(true);
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
-  for (std::thread &worker : workers_) worker.join();
+  for (int t = 0; t < started_; ++t) pthread_join(workers_[size_t(t)].thread, nullptr);
+}
+
+bool ThreadPool::is_whole() const {
+  return generation_ == fork_generation.load(std::memory_order_relaxed);
 }
 
 void ThreadPool::serve(int thread) {
@@ -87,7 +85,7 @@ void ThreadPool::serve(int thread) {
 }
 
 void ThreadPool::work_on(int thread) {
-  const size_t count = shares_.size();
+  const auto count = size_t(threads());
   for (size_t i = 0; i < count; ++i)
     while (take(shares_[(size_t(thread) + i) % count], thread, i == 0)) {
     }
@@ -122,7 +120,8 @@ bool ThreadPool::take(Share &share, int thread, bool own) {
 
 void ThreadPool::parallel_for(int64_t tasks, int64_t grain, Work work, void *context) {
   grain = std::max<int64_t>(1, grain);
-  if (workers_.empty() || tasks <= grain || taken_.exchange(true, std::memory_order_acquire))
+  if (started_ == 0 || tasks <= grain || !is_whole() ||
+      taken_.exchange(true, std::memory_order_acquire))
     return work(context, 0, tasks, 0);
   constexpr int64_t most_units = 0xffff;
   const int64_t unit = std::max<int64_t>(1, (tasks + most_units - 1) / most_units);
@@ -134,7 +133,7 @@ void ThreadPool::parallel_for(int64_t tasks, int64_t grain, Work work, void *con
   work_.store(work, std::memory_order_release);
   context_.store(context, std::memory_order_release);
   undone_.store(int32_t(units), std::memory_order_relaxed);
-  const auto threads = int64_t(shares_.size());
+  const int64_t threads = this->threads();
   const int64_t sharing = std::min(threads, (tasks + grain - 1) / grain);
   for (int64_t t = 0; t < threads; ++t) {
     const int64_t first = units * std::min(t, sharing) / sharing;

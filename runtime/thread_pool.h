@@ -1,15 +1,14 @@
 // Who works on a run: a small pool of our own, or a host program's threads.
 #pragma once
 
+#include "runtime/cpus.h"
+
 #include <atomic>
 #include <cstdint>
-#include <thread>
+#include <pthread.h>
 #include <vector>
 
 namespace lathe::core {
-
-// CPUs that this process may really use: its affinity and its cgroup's quota.
-int usable_cpus();
 
 // How many of a kernel's tasks one thread of a host should take at a time: about a quarter of its
 // share, so that a late one finds the rest done; a little less, where that lets all end at once;
@@ -30,16 +29,17 @@ public:
 // For fork and join: the caller works too, workers spin briefly and then sleep. Every thread has a
 // share of the tasks, the same one each time, since neighbouring kernels use the same data: most of
 // it it takes at once, and who is done helps others from the ends of theirs. Who finds the pool
-// taken by another caller works alone.
+// taken by another caller works alone; so does, for ever, a child that a fork gave the pool, since
+// a child has no thread but the one that forked.
 class ThreadPool : public Workers {
 public:
-  // `threads` in all, the caller among them.
+  // `threads` in all, the caller among them; fewer, where the system gives no more.
   explicit ThreadPool(int threads);
   ~ThreadPool() override;
   ThreadPool(const ThreadPool &) = delete;
   ThreadPool &operator=(const ThreadPool &) = delete;
 
-  int threads() const override { return int(workers_.size()) + 1; }
+  int threads() const override { return started_ + 1; }
   void parallel_for(int64_t tasks, int64_t grain, Work work, void *context) override;
 
 private:
@@ -50,6 +50,13 @@ private:
     std::atomic<uint64_t> units{0};
   };
 
+  struct Worker {
+    ThreadPool *pool;
+    int number;
+    pthread_t thread;
+  };
+
+  bool is_whole() const; // false in a child
   void serve(int thread);
   void work_on(int thread);
   bool take(Share &share, int thread, bool own);
@@ -62,7 +69,9 @@ private:
   std::atomic<bool> stop_{false};
   std::atomic<bool> taken_{false}; // by a caller
   std::vector<Share> shares_;      // of every thread
-  std::vector<std::thread> workers_;
+  std::vector<Worker> workers_;    // of which so many started
+  int started_ = 0;
+  uint32_t generation_; // of the process whose threads they are
 };
 
 // Threads of a host program, by its own parallel_for: job(context, i) once for every i in [0,

@@ -30,13 +30,13 @@ std::string name_of(const Choice &choice, size_t candidate) {
 
 // A plan whose convolutions all have the candidate in this place, if they have so many.
 Result<Plan> plan_with(size_t candidate, const std::vector<Choice> &choices, const Graph &graph,
-                       const Target &target, PlanOptions options) {
+                       const Target &target, PlanOptions options, const Budget &budget) {
   options.weight_budget = 1e9;
   options.measured.clear();
   for (const Choice &choice : choices)
     for (size_t c = 0; c < choice.candidates.size(); ++c)
       options.measured[choice.layer][name_of(choice, c)] = c == candidate ? 0 : 1;
-  return make_plan(graph, target, options);
+  return make_plan(graph, target, options, budget);
 }
 
 Result<KernelBench> bench_of(const Plan &plan, const Graph &graph, const std::string &layer,
@@ -68,16 +68,17 @@ std::vector<double> measure_in_turns(std::vector<KernelBench> &benches, double s
 Result<MeasuredCosts> measure_algorithms(const Graph &graph, const Target &target,
                                          const PlanOptions &options, const TuneOptions &tuning) {
   LATHE_CHECK(require_host(target));
-  LATHE_TRY(const Plan usual, make_plan(graph, target, options));
+  LATHE_TRY(const Plan usual, make_plan(graph, target, options, tuning.budget));
   const std::vector<Choice> choices = unknown_choices(usual, options.measured);
   size_t most = 0;
   for (const Choice &choice : choices) most = std::max(most, choice.candidates.size());
   std::vector<Plan> plans; // by candidate
   for (size_t c = 0; c < most; ++c) {
-    LATHE_TRY(plans.emplace_back(), plan_with(c, choices, graph, target, options));
+    LATHE_TRY(plans.emplace_back(), plan_with(c, choices, graph, target, options, tuning.budget));
   }
   MeasuredCosts costs = options.measured;
   for (size_t done = 0; done < choices.size(); ++done) {
+    LATHE_CHECK(tuning.budget.check("measuring algorithms"));
     const Choice &choice = choices[done];
     std::vector<KernelBench> benches;
     for (size_t c = 0; c < choice.candidates.size(); ++c) {

@@ -1,7 +1,7 @@
 #include "runtime/weights.h"
 
-#include "frontend/mapped_file.h"
 #include "ir/evaluate.h"
+#include "ir/mapping.h"
 #include "ir/threads.h"
 #include "runtime/thread_pool.h"
 
@@ -95,8 +95,8 @@ void pack_bias(const Tensor &bias, const Panels &panels, float *to) {
     std::copy_n(bias.f32().data() + g * rows, rows, to + g * padded);
 }
 
-Result<void> make_weight(const Weight &weight, std::byte *place) {
-  LATHE_TRY(const Tensor tensor, materialise(weight.constant));
+Result<void> make_weight(const Weight &weight, std::byte *place, const Budget &budget) {
+  LATHE_TRY(const Tensor tensor, materialise(weight.constant, budget));
   // What stands behind the last element has one value, so that equal plans make equal bytes.
   if (const int64_t end = whole_lines(weight.bytes); end > 0) std::memset(place + end - 64, 0, 64);
   float *to = reinterpret_cast<float *>(place);
@@ -108,8 +108,6 @@ Result<void> make_weight(const Weight &weight, std::byte *place) {
     pack_winograd(tensor, weight.panels, *weight.winograd, to);
   else
     pack_panels(tensor, weight.panels, weight.winograd.has_value(), to);
-  for (const Constant *part : recipe_parts(weight.constant)) // in memory once, packed
-    release_pages({part->data.raw(), part->data.bytes()});
   return {};
 }
 
@@ -131,8 +129,8 @@ PackedWeights::PackedWeights(const Plan &plan, Memory made)
   const std::byte *place = block_.get();
   for (const Weight &weight : plan.weights) {
     if (lies_in_place(weight)) {
-      tensors_.push_back(weight.constant->data);
-      addresses_.push_back(tensors_.back().raw());
+      in_place_.push_back({addresses_.size(), weight.constant->data});
+      addresses_.push_back(weight.constant->data.raw());
     } else {
       addresses_.push_back(std::exchange(place, place + whole_lines(weight.bytes)));
     }
@@ -143,18 +141,51 @@ PackedWeights PackedWeights::restore(const Plan &plan, Memory made) {
   return PackedWeights(plan, std::move(made));
 }
 
+Result<void> PackedWeights::copy_files(int threads) {
+  struct Copy {
+    std::span<const std::byte> from;
+    std::byte *to;
+  };
+  constexpr size_t piece = 4 << 20; // so that threads share a large weight
+  auto of_file = [](const InPlace &w) { return is_mapped({w.data.raw(), w.data.bytes()}); };
+  int64_t bytes = 0;
+  for (const InPlace &w : in_place_)
+    if (of_file(w)) bytes += whole_lines(int64_t(w.data.bytes()));
+  copies_ = allocate(size_t(bytes));
+  if (!copies_)
+    return fail(ErrorCode::limit, fmt::format("no memory for {} bytes of weights", bytes));
+  std::vector<Copy> copies;
+  std::byte *place = copies_.get();
+  for (const InPlace &w : in_place_) {
+    if (!of_file(w)) continue;
+    const std::span<const std::byte> all(w.data.raw(), w.data.bytes());
+    for (size_t at = 0; at < all.size(); at += piece)
+      copies.push_back({all.subspan(at, std::min(piece, all.size() - at)), place + at});
+    addresses_[w.weight] = std::exchange(place, place + whole_lines(int64_t(all.size())));
+  }
+  std::vector<Result<void>> done(copies.size());
+  parallel_each(copies.size(), threads,
+                [&](size_t i, int) { done[i] = copy_bytes(copies[i].from, copies[i].to); });
+  for (const Result<void> &each : done) LATHE_CHECK(each);
+  std::erase_if(in_place_, of_file);
+  return {};
+}
+
 // All of it in one block, so that small weights share huge pages too.
-Result<PackedWeights> PackedWeights::pack(const Plan &plan, int threads) {
+Result<PackedWeights> PackedWeights::pack(const Plan &plan, int threads, const Budget &budget) {
   const size_t bytes = core::made_bytes(plan);
+  LATHE_TRY(Grant grant, budget.take(int64_t(bytes), "packing weights"));
   PackedWeights packed(plan, allocate(bytes));
   if (!packed.block_)
     return fail(ErrorCode::limit, fmt::format("no memory for {} bytes of weights", bytes));
+  packed.grant_ = std::move(grant);
   // Threads of our own: those of a pool treat subnormal numbers as zero.
   std::vector<Result<void>> made(plan.weights.size());
   parallel_each(made.size(), threads > 0 ? threads : usable_cpus(), [&](size_t i, int) {
     if (lies_in_place(plan.weights[i])) return;
     try {
-      made[i] = make_weight(plan.weights[i], const_cast<std::byte *>(packed.addresses_[i]));
+      made[i] = make_weight(plan.weights[i], const_cast<std::byte *>(packed.addresses_[i]), budget);
+      if (!made[i] && made[i].error().node.empty()) made[i].error().node = plan.weights[i].name;
     } catch (const std::bad_alloc &) {
       made[i] = fail(ErrorCode::limit, "no memory to pack the weights");
     }
@@ -163,7 +194,7 @@ Result<PackedWeights> PackedWeights::pack(const Plan &plan, int threads) {
   return packed;
 }
 
-Result<LibraryWeights> pack_for_library(std::span<const Plan> plans) {
+Result<LibraryWeights> pack_for_library(std::span<const Plan> plans, const Budget &budget) {
   LibraryWeights all;
   std::string printed;
   // Keyed by their bytes, which stay where they are until all is copied.
@@ -173,7 +204,8 @@ Result<LibraryWeights> pack_for_library(std::span<const Plan> plans) {
   auto end = int64_t(sizeof(WeightsHeader));
   for (const Plan &plan : plans) {
     printed += print(plan);
-    LATHE_TRY(PackedWeights packed, PackedWeights::pack(plan));
+    LATHE_TRY(PackedWeights packed, PackedWeights::pack(plan, 0, budget));
+    LATHE_CHECK(packed.copy_files(usable_cpus()));
     std::vector<int64_t> &places = all.places.emplace_back();
     for (size_t i = 0; i < plan.weights.size(); ++i) {
       const std::string_view bytes(reinterpret_cast<const char *>(packed.address(int(i))),
@@ -186,6 +218,7 @@ Result<LibraryWeights> pack_for_library(std::span<const Plan> plans) {
     }
     kept.push_back(std::move(packed));
   }
+  LATHE_TRY(const Grant grant, budget.take(end, "packing weights"));
   all.bytes.resize(size_t(end));
   for (std::string_view bytes : order)
     std::memcpy(all.bytes.data() + known.at(bytes), bytes.data(), bytes.size());

@@ -361,6 +361,65 @@ TEST_CASE("the first or last of equal extremes") {
   CHECK(list(one(Hardmax{0}, {x})) == std::vector<float>{0, 1, 1, 0, 1, 0, 0, 1});
 }
 
+TEST_CASE("NaN goes through every maximum and minimum, wherever it stands") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  for (size_t at = 0; at < 4; ++at) {
+    CAPTURE(at);
+    Tensor x = floats({1, 1, 2, 2}, {3, -infinity, infinity, 1});
+    x.f32_mutable()[at] = nan;
+    const Tensor line = x.reshaped({4}), numbers = floats({4}, {1, 2, 3, 4});
+    auto is_nan = [&](const Op &op, const std::vector<Tensor> &inputs, size_t i = 0) {
+      return std::isnan(one(op, inputs).f32()[i]);
+    };
+    Pool pool;
+    pool.kernel = pool.stride = {2, 2};
+    CHECK(is_nan(pool, {x}));
+    CHECK(is_nan(GlobalPool{PoolKind::max}, {x}));
+    for (ReduceKind kind : {ReduceKind::max, ReduceKind::min, ReduceKind::mean})
+      CHECK(is_nan(Reduce{kind, {2, 3}, true}, {x}));
+    for (BinaryKind kind : {BinaryKind::max, BinaryKind::min}) {
+      CHECK(is_nan(Binary{kind}, {line, numbers}, at));
+      CHECK(is_nan(Binary{kind}, {numbers, line}, at));
+    }
+    for (UnaryKind kind : {UnaryKind::relu, UnaryKind::clip, UnaryKind::thresholded_relu})
+      CHECK(is_nan(Unary{kind, 0, 1}, {line}, at));
+    for (ArgKind kind : {ArgKind::max, ArgKind::min})
+      for (bool last : {false, true}) {
+        const Tensor found = one(ArgReduce{kind, 0, true, last}, {line});
+        CHECK(found.as<int64_t>()[0] == int64_t(at));
+      }
+    CHECK(one(Hardmax{0}, {line}).f32()[at] == 1);
+  }
+  const Tensor two = floats({4}, {nan, 5, nan, -5}); // of several the first, or the last
+  for (ArgKind kind : {ArgKind::max, ArgKind::min}) {
+    CHECK(one(ArgReduce{kind, 0, true, false}, {two}).as<int64_t>()[0] == 0);
+    CHECK(one(ArgReduce{kind, 0, true, true}, {two}).as<int64_t>()[0] == 2);
+  }
+}
+
+TEST_CASE("padding is zeros, which an infinite weight makes NaN of") {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  Conv conv;
+  conv.kernel = {3, 3};
+  conv.pad = {1, 1, 1, 1};
+  Tensor ones(DType::f32, {1, 1, 3, 3}), weights(DType::f32, {1, 1, 3, 3});
+  std::ranges::fill(ones.f32_mutable(), 1.0f);
+  std::ranges::fill(weights.f32_mutable(), 1.0f);
+  weights.f32_mutable()[0] = infinity; // above, to the left
+  const Tensor y = one(conv, {ones, weights});
+  const Tensor padded = one(Pad{{0, 0, 1, 1}, {0, 0, 1, 1}, 0}, {ones});
+  Conv bare;
+  bare.kernel = {3, 3};
+  const Tensor same = one(bare, {padded, weights});
+  for (size_t i = 0; i < 9; ++i) {
+    CAPTURE(i);
+    CHECK(std::isnan(y.f32()[i]) == (i < 3 || i % 3 == 0));
+    CHECK(std::isnan(same.f32()[i]) == std::isnan(y.f32()[i]));
+    if (!std::isnan(y.f32()[i])) CHECK(y.f32()[i] == infinity);
+  }
+}
+
 TEST_CASE("gather, expand, reversed slices, casts") {
   const Tensor x = counting({2, 3, 2});
   const Tensor ids = Tensor::of(std::vector<int64_t>{2, -3, 99, -99}, {2, 2}); // clamped

@@ -5,6 +5,7 @@
 #include "frontend/preprocess.h"
 #include "tests/scratch.h"
 
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
@@ -90,6 +91,10 @@ TEST_CASE("a picture is written and read back") {
   REQUIRE(write_png(scratch.path("p.png"), image));
   CHECK(mean_difference(*read_image(scratch.path("p.png")), image) == 0);
   CHECK(write_png(scratch.path("no/such/folder.png"), image).error().code == ErrorCode::io);
+  // As small as a file of so many pixels can be.
+  const Image blank{3000, 2000, std::vector<uint8_t>(3000 * 2000 * 3)};
+  REQUIRE(write_png(scratch.path("blank.png"), blank));
+  CHECK(read_image(scratch.path("blank.png"))->rgb == blank.rgb);
 }
 
 TEST_CASE("truncated pictures are errors, never half a picture") {
@@ -113,6 +118,11 @@ TEST_CASE("hostile sizes and foreign files are refused before memory is asked fo
     REQUIRE(!image);
     return image.error().code;
   };
+  std::string jpeg = contents(data("crop.jpg")); // says that it has 9000 x 9000 pixels
+  const size_t frame = jpeg.find("\xff\xc0");
+  REQUIRE(frame != std::string::npos);
+  jpeg.replace(frame + 5, 4, "\x23\x28\x23\x28");
+  CHECK(decode(jpeg).error().message == "the JPEG file is truncated");
   CHECK(code("P6 65535 65535 255\n") == ErrorCode::limit);
   CHECK(code("P6 9999999999 9999999999 255\n") == ErrorCode::limit);
   CHECK(code("P6 0 5 255\n") == ErrorCode::invalid);
@@ -131,10 +141,7 @@ TEST_CASE("hostile sizes and foreign files are refused before memory is asked fo
   for (size_t i = 0; i < 4; ++i) png[29 + i] = static_cast<char>(check >> (24 - 8 * i));
   CHECK(code(png) == ErrorCode::limit);
 
-  std::string jpeg = contents(data("crop.jpg"));
-  const size_t frame = jpeg.find("\xff\xc0");
-  REQUIRE(frame != std::string::npos);
-  jpeg.replace(frame + 5, 4, "\xfd\xe8\xfd\xe8");
+  jpeg.replace(frame + 5, 4, "\xfd\xe8\xfd\xe8"); // of 65,000 x 65,000 pixels
   CHECK(code(jpeg) == ErrorCode::limit);
 
   CHECK(read_image("/no/such/picture.png").error().code == ErrorCode::io);
@@ -191,14 +198,56 @@ TEST_CASE("preset torchvision: resize, centre crop, normalise") {
   }
 }
 
-TEST_CASE("preset caffe-bgr: resize, BGR minus the mean") {
-  const Tensor x = *preprocess(picture("chelsea.png"), Preset::caffe_bgr, 3, 227, 227);
-  const size_t plane = 227 * 227, pixel = 100 * 227 + 50;
-  CHECK(x.f32()[0] == 105 - 104); // Pillow's first pixel is (144, 121, 105)
-  CHECK(x.f32()[plane] == 121 - 117);
-  CHECK(x.f32()[2 * plane] == 144 - 123);
-  CHECK(x.f32()[pixel] == 80 - 104);
-  CHECK(x.f32()[2 * plane + pixel] == 160 - 123);
+TEST_CASE("preset torchvision-v2, and pictures that have the input's size, as torchvision does") {
+  struct Expected {
+    Preset preset;
+    Image image;
+    float first, middle, last, mean;
+  };
+  // torchvision 0.14 with Pillow 9.4: Resize, CenterCrop, ToTensor, Normalize.
+  const Preset v1 = Preset::torchvision, v2 = Preset::torchvision_v2;
+  for (const Expected &e :
+       {Expected{v2, picture("chelsea.png"), 0.39943492f, -0.39005598f, 0.79250562f, -0.05967860f},
+        Expected{v1, pattern(224, 224), 1.30704677f, -1.12535f, -1.35128546f, 0.22607972f},
+        Expected{v2, pattern(224, 224), 0.77617949f, -0.35504198f, -0.67154676f, 0.22594490f},
+        Expected{v1, pattern(301, 233), -0.47392759f, -0.21498597f, 0.82736403f, 0.22641069f},
+        // 233 and 235 pixels wide: 4.5 and 5.5 are left of the crop, which rounds to even.
+        Expected{v2, pattern(226, 225), 0.81042898f, -0.26750696f, -0.39267966f, 0.22583178f},
+        Expected{v2, pattern(227, 224), -0.26843056f, 0.64285725f, -0.8981263f, 0.22571846f}}) {
+    const Tensor x = *preprocess(e.image, e.preset, 3, 224, 224);
+    auto at = [&](int64_t c, int64_t row, int64_t column) {
+      return x.f32()[size_t((c * 224 + row) * 224 + column)];
+    };
+    CAPTURE(e.image.width);
+    CHECK(at(0, 0, 0) == doctest::Approx(e.first).epsilon(1e-5));
+    CHECK(at(1, 112, 74) == doctest::Approx(e.middle).epsilon(1e-5));
+    CHECK(at(2, 223, 223) == doctest::Approx(e.last).epsilon(1e-5));
+    double sum = 0;
+    for (float v : x.f32()) sum += double(v);
+    CHECK(sum / double(x.size()) == doctest::Approx(e.mean).epsilon(1e-4));
+  }
+}
+
+TEST_CASE("preset caffe-bgr: to 256x256, the middle, BGR minus the mean") {
+  struct Expected {
+    Image image;
+    int64_t size;
+    int first[3], inner[3]; // BGR at (0, 0) and (50, 100) of Pillow's picture
+  };
+  for (const Expected &e : {Expected{picture("chelsea.png"), 227, {119, 132, 154}, {45, 83, 133}},
+                            Expected{picture("chelsea.png"), 224, {121, 132, 154}, {40, 74, 123}},
+                            Expected{pattern(227, 227), 227, {112, 62, 104}, {176, 131, 157}}}) {
+    CAPTURE(e.size);
+    const Tensor x = *preprocess(e.image, Preset::caffe_bgr, 3, e.size, e.size);
+    const float mean[] = {104, 117, 123};
+    for (size_t c = 0; c < 3; ++c) {
+      const size_t plane = c * size_t(e.size * e.size);
+      CHECK(x.f32()[plane] == float(e.first[c]) - mean[c]);
+      CHECK(x.f32()[plane + 100 * size_t(e.size) + 50] == float(e.inner[c]) - mean[c]);
+    }
+  }
+  CHECK(preprocess(pattern(100, 50), Preset::caffe_bgr, 3, 32, 300)->shape() ==
+        Shape{1, 3, 32, 300});
 }
 
 TEST_CASE("preset fashion-mnist: grey, a black edge") {
@@ -212,22 +261,24 @@ TEST_CASE("preset fashion-mnist: grey, a black edge") {
   CHECK(x.f32()[2 * 32 + 2] == doctest::Approx(white));
   CHECK(x.f32()[29 * 32 + 29] == doctest::Approx(white));
   CHECK(x.f32()[30 * 32 + 29] == doctest::Approx(black));
+  // A picture of the input's size gets its edge, too.
+  const Image large{32, 32, std::vector<uint8_t>(32 * 32 * 3, 255)};
+  const Tensor y = *preprocess(large, Preset::fashion_mnist, 1, 32, 32);
+  CHECK(std::ranges::equal(x.f32(), y.f32()));
 }
 
-TEST_CASE("a picture of the input's size is neither resized nor cropped") {
+TEST_CASE("preset raw takes pictures of the input's size as they are") {
   const Image image = pattern(9, 5);
   const Tensor raw = *preprocess(image, Preset::raw, 3, 5, 9);
   CHECK(raw.f32()[3] == image.rgb[3 * 3]);
   CHECK(raw.f32()[45 + 3] == image.rgb[3 * 3 + 1]);
-  const Tensor scaled = *preprocess(image, Preset::torchvision, 3, 5, 9);
-  CHECK(scaled.f32()[3] ==
-        doctest::Approx((float(image.rgb[9]) / 255 - 0.485f) / 0.229f).epsilon(1e-6));
   CHECK((*preprocess({1, 1, {125, 64, 35}}, Preset::raw, 1, 1, 1)).f32()[0] == 79);
 }
 
 TEST_CASE("presets say what they cannot do, and take odd pictures") {
   const Image image = pattern(9, 5);
   for (Preset preset : presets) CHECK(find_preset(to_string(preset)) == preset);
+  CHECK(preset_names() == "torchvision, torchvision-v2, caffe-bgr, fashion-mnist, raw");
   CHECK(!find_preset("torch"));
   CHECK(preprocess(image, Preset::raw, 3, 9, 5).error().code == ErrorCode::invalid);
   CHECK(preprocess(image, Preset::raw, 2, 5, 9).error().code == ErrorCode::invalid);
@@ -237,7 +288,7 @@ TEST_CASE("presets say what they cannot do, and take odd pictures") {
   CHECK(preprocess(image, Preset::caffe_bgr, 3, 1 << 20, 9).error().code == ErrorCode::invalid);
   // Far from square: only what is cropped out is computed.
   for (const Image &line : {pattern(65'535, 1), pattern(1, 65'535)})
-    for (Preset preset : {Preset::torchvision, Preset::caffe_bgr})
+    for (Preset preset : {Preset::torchvision, Preset::torchvision_v2, Preset::caffe_bgr})
       CHECK(preprocess(line, preset, 3, 224, 224)->size() == 3 * 224 * 224);
 }
 

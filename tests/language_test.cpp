@@ -1,5 +1,6 @@
 // What the .net language means, and what its errors say.
 #include "frontend/net.h"
+#include "ir/evaluate.h"
 
 #include <doctest/doctest.h>
 #include <map>
@@ -59,6 +60,36 @@ TEST_CASE("an error shows its place with a caret and guesses what was meant") {
   CHECK(text.find("batchnorm") != std::string::npos);
   CHECK(text.find("  conv 8 3x3; batchnrm\n") != std::string::npos);
   CHECK(text.find("^") != std::string::npos);
+}
+
+TEST_CASE("scale and shift take one number, or one for each channel") {
+  const std::string head = "network n { input x 3x2x2\n";
+  Graph graph = parse(head + "s: scale (1, 2, 0.5); t: shift (0.25 - 1, 0, 3); scale 2\n}\n");
+  const auto results = evaluate(graph, std::vector<Tensor>{Tensor::splat(4, {1, 3, 2, 2})});
+  REQUIRE(results);
+  std::vector<float> of_channels;
+  for (size_t c = 0; c < 3; ++c) of_channels.push_back((*results)[0].f32()[4 * c]);
+  CHECK(of_channels == std::vector<float>{6.5, 16, 10});
+  CHECK(error_of(head + "scale (1, 2)\n}\n").find("each of 3 channels") != std::string::npos);
+}
+
+TEST_CASE("pictures with their channels last are questioned") {
+  auto warnings_of = [](const std::string &shape, const std::string &layer) {
+    std::vector<std::string> warnings;
+    auto graph = parse_net("network n {\n  input x " + shape + "\n  " + layer + "\n}\n", "t.net",
+                           {.parameters = {}, .include = {}, .warnings = &warnings});
+    return graph ? warnings : std::vector<std::string>{to_string(graph.error())};
+  };
+  const auto warnings = warnings_of("32x24x3", "conv 8 3x3");
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].starts_with("t.net:2:11: warning: "));
+  CHECK(warnings[0].find("perhaps 3x32x24 is meant\n") != std::string::npos);
+  CHECK(warnings_of("28x28x1", "relu").size() == 1);
+  // An error says it, too: it may be why.
+  CHECK(warnings_of("32x32x3", "conv 8 5x5")[0].find("perhaps 3x32x32") != std::string::npos);
+  for (const char *fine :
+       {"3x32x32", "1x28x28", "192x1x1", "64x3x3", "512x1x3", "3x3x3", "3x32x1", "10"})
+    CHECK(warnings_of(fine, "relu").empty());
 }
 
 TEST_CASE("a mistake inside a block names the call") {

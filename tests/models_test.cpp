@@ -1,8 +1,10 @@
 // Every bundled network reproduces the parameters, multiplies and depths of its paper or library,
 // and the shapes that courses draw.
 #include "frontend/bundled.h"
+#include "ir/evaluate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <doctest/doctest.h>
 #include <map>
 
@@ -119,4 +121,26 @@ TEST_CASE("auxiliary heads are further outputs") {
   Graph graph = load("googlenet", {{"aux", 1}});
   REQUIRE(graph.outputs.size() == 3);
   for (ValueId id : graph.outputs) CHECK(graph.shape(id) == Shape{1, 1000});
+}
+
+TEST_CASE("torchvision's transform_input stands in front, and can be left out") {
+  const float deviation[] = {0.229f, 0.224f, 0.225f}, mean[] = {0.485f, 0.456f, 0.406f};
+  for (const char *name : {"googlenet_torchvision", "inception_v3"}) {
+    CAPTURE(name);
+    Graph graph = load(name);
+    graph.outputs = {graph.nodes[1].outputs[0]};
+    remove_dead_code(graph);
+    REQUIRE(graph.nodes.size() == 2);
+    Shape shape = graph.shape(graph.inputs[0]);
+    Tensor x(DType::f32, shape);
+    const size_t plane = size_t(shape[2] * shape[3]);
+    for (size_t c = 0; c < 3; ++c) // pictures of p = 0.25
+      std::ranges::fill(x.f32_mutable().subspan(c * plane, plane),
+                        (0.25f - mean[c]) / deviation[c]);
+    const Tensor y = evaluate(graph, std::vector<Tensor>{x}).value()[0];
+    CHECK(std::ranges::all_of(y.f32(), [](float v) { // (p - 0.5) / 0.5
+      return std::abs(v + 0.5f) < 1e-5f;
+    }));
+    CHECK(std::holds_alternative<Conv>(load(name, {{"transform_input", 0}}).nodes[0].op));
+  }
 }

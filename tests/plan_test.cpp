@@ -277,7 +277,7 @@ TEST_CASE("a memory limit finds the plan that keeps it, or says what would do") 
     // Without transformed weights only chains and small blocks save anything.
     for (const PlanOptions &options : {PlanOptions{}, PlanOptions{.weight_budget = 0}}) {
       CAPTURE(options.weight_budget);
-      const int64_t usual = make_plan(graph, target, options)->memory_bytes(2, 2);
+      const int64_t usual = make_plan(graph, target, options)->sized(2, 2)->total;
       auto within = [&](int64_t bytes) {
         return make_plan_within(graph, target, {bytes, 2, 2}, options);
       };
@@ -286,7 +286,7 @@ TEST_CASE("a memory limit finds the plan that keeps it, or says what would do") 
       CHECK(print(*same) == print(*make_plan(graph, target, options)));
       auto less = within(usual - usual / 500); // weights are most of it
       REQUIRE_MESSAGE(less, to_string(less.error()));
-      CHECK(less->memory_bytes(2, 2) <= usual - usual / 500);
+      CHECK(less->sized(2, 2)->total <= usual - usual / 500);
       auto impossible = within(less->weight_bytes());
       REQUIRE(!impossible);
       CHECK(impossible.error().code == ErrorCode::limit);

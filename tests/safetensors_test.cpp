@@ -1,5 +1,4 @@
 // Weights files: what is read, and what is refused.
-#include "frontend/mapped_file.h"
 #include "frontend/safetensors.h"
 #include "tests/scratch.h"
 
@@ -7,9 +6,7 @@
 #include <cstring>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <fstream>
 #include <limits>
-#include <numeric>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,32 +71,6 @@ TEST_CASE("what was written is read back, f32 without a copy") {
   // A tensor outlives the file that it came from.
   file = fail(ErrorCode::internal, "closed");
   CHECK(weight->f32()[3] == 4);
-}
-
-TEST_CASE("memory of a file can be given back, and of nothing else") {
-  Scratch scratch;
-  const std::string path = scratch.path("w.safetensors");
-  Tensor large(DType::f32, {1 << 20});
-  for (int64_t i = 0; i < large.size(); ++i) large.f32_mutable()[size_t(i)] = float(i % 1000);
-  REQUIRE(write_safetensors(path, {{"w", large}}));
-  auto resident = [] { // bytes of this process's memory
-    int64_t all = 0, pages = 0;
-    std::ifstream("/proc/self/statm") >> all >> pages;
-    return pages * sysconf(_SC_PAGESIZE);
-  };
-  auto sum = [](const Tensor &t) { return std::accumulate(t.f32().begin(), t.f32().end(), 0.0); };
-  auto file = WeightsFile::open(path);
-  REQUIRE(file);
-  auto mapped = file->tensor("w");
-  REQUIRE(mapped);
-  const double expected = sum(large);
-  CHECK(sum(*mapped) == expected);
-  const int64_t before = resident();
-  release_pages({mapped->raw(), mapped->bytes()});
-  CHECK(resident() < before - int64_t(mapped->bytes()) / 2);
-  CHECK(sum(*mapped) == expected);
-  release_pages({large.raw(), large.bytes()}); // no file's
-  CHECK(sum(large) == expected);
 }
 
 TEST_CASE("f16, bf16 and f64 become f32") {

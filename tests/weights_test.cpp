@@ -1,12 +1,17 @@
 // Checkpoints meet networks: binding by name, and what the random weights promise.
+#include "frontend/bundled.h"
 #include "frontend/net.h"
+#include "frontend/onnx.h"
 #include "frontend/weights.h"
 #include "ir/evaluate.h"
+#include "tests/onnx_builder.h"
 #include "tests/scratch.h"
 #include "tests/tensors.h"
 
+#include <algorithm>
 #include <cmath>
 #include <doctest/doctest.h>
+#include <filesystem>
 
 using namespace lathe::core;
 
@@ -90,6 +95,138 @@ TEST_CASE("all that is missing or misshapen is listed at once, and nothing is bo
         "conv1.bias: expected 3, found 4", "act.weight: expected 3, found elements of i64"})
     CHECK_MESSAGE(text.find(part) != std::string::npos, text);
   CHECK(count_unbound(graph) == before);
+}
+
+TEST_CASE("a second binding replaces the first, also inside a recipe") {
+  Scratch scratch;
+  Graph graph = network(small);
+  auto tensors = small_weights();
+  REQUIRE(bind_weights(graph, file_of(scratch, tensors)));
+  auto scaled = tensors;
+  for (auto &[name, tensor] : scaled)
+    for (float &x : tensor.f32_mutable()) x *= 2;
+  REQUIRE(bind_weights(graph, file_of(scratch, scaled)));
+  for (const auto &[name, tensor] : named_weights(graph)) {
+    CAPTURE(name);
+    CHECK(same_bits(tensor, scaled.at(name)));
+  }
+  Graph fresh = network(small);
+  REQUIRE(bind_weights(fresh, file_of(scratch, scaled)));
+  const std::vector<Tensor> x{counting({1, 2, 4, 4})};
+  CHECK(same_bits(evaluate(graph, x).value()[0], evaluate(fresh, x).value()[0]));
+}
+
+TEST_CASE("a binding of some weights is asked for, and says what stayed") {
+  Scratch scratch;
+  Graph graph = network(small);
+  const Tensor bias = floats({3}, {7, 8, 9});
+  const WeightsFile some = file_of(scratch, {{"conv1.bias", bias}});
+  REQUIRE(!bind_weights(graph, some));
+  auto report = bind_weights(graph, some, {.partial = true});
+  REQUIRE_MESSAGE(report, to_string(report.error()));
+  CHECK(report->missing ==
+        std::vector<std::string>{"act.weight", "conv1.weight", "fc.bias", "fc.weight"});
+  CHECK(report->kept.empty());
+  REQUIRE(bind_weights(graph, file_of(scratch, small_weights())));
+  // All have numbers now: some are still no more than some, unless that is asked for.
+  const WeightsFile again = file_of(scratch, {{"conv1.bias", bias}});
+  auto refused = bind_weights(graph, again);
+  REQUIRE(!refused);
+  CHECK(refused.error().detail.contains("fc.weight: expected 5x48, is missing"));
+  CHECK(same_bits(named_weights(graph).at("conv1.bias"), counting({3})));
+  report = bind_weights(graph, again, {.partial = true});
+  REQUIRE(report);
+  CHECK(report->kept ==
+        std::vector<std::string>{"act.weight", "conv1.weight", "fc.bias", "fc.weight"});
+  CHECK(report->missing.empty());
+  CHECK(same_bits(named_weights(graph).at("conv1.bias"), bias));
+  CHECK(same_bits(named_weights(graph).at("fc.bias"), counting({5})));
+}
+
+TEST_CASE(
+    "names that the network does not have are errors, unless asked for or known as harmless") {
+  Scratch scratch;
+  Graph graph = network(small);
+  auto tensors = small_weights();
+  tensors["fc2.weight"] = counting({2});
+  tensors["auxiliary"] = counting({1}); // a head has a dot behind it
+  tensors["AuxLogits.fc.weight"] = counting({2});
+  auto refused = bind_weights(graph, file_of(scratch, tensors));
+  REQUIRE(!refused);
+  CHECK(refused.error().code == ErrorCode::invalid);
+  CHECK(refused.error().message.starts_with("2 tensors of the file belong to no weight"));
+  CHECK(
+      refused.error().detail.contains("fc2.weight: no weight has this name; perhaps 'fc.weight'"));
+  CHECK(!refused.error().detail.contains("AuxLogits"));
+  CHECK(count_unbound(graph) > 0);
+  auto report = bind_weights(graph, file_of(scratch, tensors), {.ignore_unused = true});
+  REQUIRE(report);
+  CHECK(report->unused ==
+        std::vector<std::string>{"AuxLogits.fc.weight", "auxiliary", "fc2.weight"});
+  // A head that the network has is no stranger's.
+  Graph with_head = network("network n() { input x 4\n aux1.fc: dense 2 }");
+  refused = bind_weights(with_head, file_of(scratch, {{"aux1.fc.weight", counting({2, 4})},
+                                                      {"aux1.fc.bias", counting({2})},
+                                                      {"aux1.conv.weight", counting({2})}}));
+  REQUIRE(!refused);
+  CHECK(refused.error().detail.contains("aux1.conv.weight"));
+}
+
+TEST_CASE("an ONNX model's initialisers are replaced by name") {
+  Scratch scratch;
+  test::OnnxBuilder
+      builder; // relu(x * w^T + b) * s, and a target of Reshape, which decides a shape
+  builder.input("x", {1, 3}).weight("w", counting({2, 3})).weight("b", counting({2}));
+  builder.weight("s", Tensor::splat(2, {}));
+  builder.weight("target", Tensor::of(std::vector<int64_t>{1, 2, 1}, {3}));
+  builder.node("Gemm", {"x", "w", "b"}, {"g"}, {test::attribute("transB", int64_t{1})});
+  builder.node("Relu", {"g"}, {"r"}).node("Mul", {"r", "s"}, {"m"});
+  builder.node("Reshape", {"m", "target"}, {"y"}).output("y");
+  auto load = [&] { return load_model(scratch.write("m.onnx", builder.model())).value(); };
+  auto run = [](const Graph &graph) {
+    return list(evaluate(graph, std::vector<Tensor>{floats({1, 3}, {1, 10, 100})}).value()[0]);
+  };
+  Graph graph = load();
+  CHECK(run(graph) == std::vector<float>{2 * 322, 2 * 656});
+  const Tensor w = floats({2, 3}, {1, 0, 0, 0, 1, 0}), b = floats({2}, {0, 5});
+  REQUIRE(bind_weights(graph, file_of(scratch, {{"w", w}, {"b", b}})));
+  CHECK(run(graph) == std::vector<float>{2, 30});
+  // Scalars may be given, and need not.
+  REQUIRE(bind_weights(graph, file_of(scratch, {{"w", w}, {"b", b}, {"s", Tensor::splat(1, {})}})));
+  CHECK(run(graph) == std::vector<float>{1, 15});
+  auto refused =
+      bind_weights(graph, file_of(scratch, {{"w", counting({3, 2})},
+                                            {"b", Tensor::of(std::vector<int64_t>{1, 2}, {2})},
+                                            {"target", counting({3})}}));
+  REQUIRE(!refused);
+  for (const char *part : {"w: expected 2x3, found 3x2", "b: expected 2, found elements of i64",
+                           "target: no weight has this name"})
+    CHECK_MESSAGE(refused.error().detail.contains(part), refused.error().detail);
+  CHECK(run(graph) == std::vector<float>{1, 15});
+}
+
+TEST_CASE("bundled networks and their weights are found by name, not by a file that looks alike") {
+  Scratch scratch;
+  const std::string stranger =
+      scratch.write("lenet5.net", contents(LATHE_SOURCE_DIR "/models/lenet5.net"));
+  Graph graph = load_model(stranger).value();
+  CHECK(!bind_bundled_weights(graph, stranger).value());
+  CHECK(count_unbound(graph) > 0);
+  CHECK(bind_bundled_weights(graph, "lenet5").value());
+  CHECK(count_unbound(graph) == 0);
+  CHECK(!bind_bundled_weights(graph, "lenet5", {{"classes", 3}}).value());
+  // Folders and files of such names hide nothing.
+  const auto before = std::filesystem::current_path();
+  std::filesystem::create_directories(scratch.path("resnet18"));
+  scratch.write("lenet5", "not a model");
+  std::filesystem::current_path(scratch.path(""));
+  const auto folder = load_model("resnet18"), file = load_model("lenet5"),
+             meant = load_model("./lenet5");
+  std::filesystem::current_path(before);
+  CHECK(folder);
+  CHECK(file);
+  REQUIRE(!meant);
+  CHECK(meant.error().code == ErrorCode::unsupported);
 }
 
 TEST_CASE("random weights leave alone what is bound") {

@@ -1,6 +1,7 @@
 #include "frontend/net/cursor.h"
 
 #include <algorithm>
+#include <array>
 #include <fmt/format.h>
 
 namespace lathe::core::net {
@@ -84,11 +85,13 @@ private:
   };
 
   ExpressionRef binary(size_t level) {
-    static const std::vector<std::vector<std::string_view>> levels = {
+    using Level = std::array<std::string_view, 6>; // operators, and empty ones
+    static constexpr Level levels[] = {
         {"or"}, {"and"}, {"==", "!=", "<", "<=", ">", ">="}, {"+", "-"}, {"*", "/", "%"}};
-    if (level == levels.size()) return unary();
+    if (level == std::size(levels)) return unary();
     ExpressionRef left = binary(level + 1);
-    while (std::ranges::any_of(levels[level], [&](auto op) { return cursor_.is(op); })) {
+    while (std::ranges::any_of(levels[level],
+                               [&](auto op) { return !op.empty() && cursor_.is(op); })) {
       ExpressionRef e = make(Expression::Kind::binary);
       add(*e, std::move(left));
       add(*e, binary(level + 1));

@@ -1,6 +1,8 @@
 // One row per layer. docs/net-language.md explains them.
 #include "frontend/net/layers.h"
 
+#include "ir/fork.h"
+
 #include <algorithm>
 #include <fmt/format.h>
 #include <limits>
@@ -32,6 +34,17 @@ int64_t LayerCall::count(const Argument *a) const {
     reject(a->place, fmt::format("'{}' needs channels", statement.word), "at least 1",
            fmt::format("{}", n));
   return n;
+}
+ConstantRef LayerCall::per_channel(const Argument *a) const {
+  const Value values = scope.evaluate(*a->value);
+  if (values.size() == 1) return splat_constant(static_cast<float>(values[0]), {1});
+  if (static_cast<int64_t>(values.size()) != channels())
+    reject(a->place, "wrong number of values",
+           fmt::format("one, or one for each of {} channels", channels()),
+           fmt::format("{}", values.size()));
+  Shape aligned(x.size() - 1, 1); // C,1,1, which broadcasts over N,C,H,W
+  aligned[0] = channels();
+  return literal_constant(Tensor::of(std::vector<float>(values.begin(), values.end()), aligned));
 }
 std::vector<int64_t> LayerCall::integers(const Argument *a, std::vector<int64_t> standard) const {
   return a ? scope.integers(*a->value) : standard;
@@ -149,9 +162,9 @@ Layer prelu(const LayerCall &c) {
   return {Binary{BinaryKind::prelu}, {{"slope", *slope}}};
 }
 
-Layer scale(const LayerCall &c) {
-  auto factor = static_cast<float>(c.number(c.positional(0), 1));
-  return {Binary{BinaryKind::mul}, {{"factor", splat_constant(factor, {1})}}};
+template <BinaryKind kind> Layer by_channel(const LayerCall &c) {
+  const char *suffix = kind == BinaryKind::mul ? "factor" : "shift";
+  return {Binary{kind}, {{suffix, c.per_channel(c.positional(0))}}};
 }
 
 template <PoolKind kind> Layer pool(const LayerCall &c) {
@@ -233,14 +246,14 @@ Layer reshape(const LayerCall &c) {
   return {reshape};
 }
 
-const std::vector<LayerRule> &rules() {
-  static const std::vector<OptionRule> window = {{"stride"}, {"pad"}, {"dilation"}};
+std::vector<LayerRule> make_rules() {
+  const std::vector<OptionRule> window = {{"stride"}, {"pad"}, {"dilation"}};
   auto with = [](std::vector<OptionRule> options, std::initializer_list<OptionRule> more) {
     options.insert(options.end(), more);
     return options;
   };
   constexpr bool flag = true;
-  static const std::vector<LayerRule> table = {
+  return {
       {"conv", 2, 2, "channels and kernel", with(window, {{"groups"}, {"bias", flag}}), conv},
       {"dense", 1, 1, "the number of outputs", {{"bias", flag}}, dense},
       {"maxpool", 1, 1, "the kernel", with(window, {{"ceil", flag}}), pool<PoolKind::max>},
@@ -266,7 +279,8 @@ const std::vector<LayerRule> &rules() {
       {"neg", 0, 0, "", {}, unary<UnaryKind::neg>},
       {"abs", 0, 0, "", {}, unary<UnaryKind::abs>},
       {"identity", 0, 0, "", {}, unary<UnaryKind::identity>},
-      {"scale", 1, 1, "the factor", {}, scale},
+      {"scale", 1, 1, "the factor", {}, by_channel<BinaryKind::mul>},
+      {"shift", 1, 1, "what is added", {}, by_channel<BinaryKind::add>},
       {"softmax", 0, 0, "", {{"axis"}}, softmax<false>},
       {"log_softmax", 0, 0, "", {{"axis"}}, softmax<true>},
       {"dropout",
@@ -301,8 +315,8 @@ const std::vector<LayerRule> &rules() {
       {"split", 1, 1, "the sizes of the parts", {{"axis"}}, split},
       {"pad", 0, 0, "", {{"channels"}, {"rows"}, {"cols"}, {"value"}}, pad},
   };
-  return table;
 }
+const std::vector<LayerRule> &rules() { return made_once<make_rules>(); }
 
 } // namespace
 

@@ -19,7 +19,8 @@ struct LayerCall {
   bool flag(const Argument *a, bool standard = false) const;
   double number(const Argument *a, double standard) const;
   int64_t integer(const Argument *a, int64_t standard) const;
-  int64_t count(const Argument *a) const; // at least 1
+  int64_t count(const Argument *a) const;           // at least 1
+  ConstantRef per_channel(const Argument *a) const; // one number for all, or one for each
   std::vector<int64_t> integers(const Argument *a, std::vector<int64_t> standard) const;
   Size2 size(const Argument *a, Size2 standard) const;
   int64_t channels() const { return x.size() > 1 ? x[1] : 1; }

@@ -97,7 +97,7 @@ private:
   // A default may use the parameters before it.
   Scope bind(const Definition &definition, std::map<std::string, Value, std::less<>> given,
              const Place &place) {
-    Scope scope(budget_);
+    Scope scope(steps_);
     for (const Parameter &parameter : definition.parameters) {
       if (auto found = given.find(parameter.name); found != given.end())
         scope.set(parameter.name, std::move(found->second));
@@ -119,7 +119,7 @@ private:
     for (size_t i = 0; i < block.size(); ++i) {
       size_t prefix = prefix_.size(), calls = calls_.size(), depth = depth_;
       try {
-        budget_.take(block[i].place);
+        steps_.take(block[i].place);
         const Statement *next = i + 1 < block.size() ? &block[i + 1] : nullptr;
         run_statement(block[i], next, scope);
       } catch (Failure &failure) {
@@ -201,7 +201,7 @@ private:
              fmt::format("{}", count));
     std::string name = label(s, scope);
     for (int64_t i = 0; i < count; ++i) {
-      budget_.take(s.place);
+      steps_.take(s.place);
       Scope inner(&scope);
       if (!s.word.empty()) inner.set(s.word, {static_cast<double>(i)});
       run_named(s, name.empty() ? "" : fmt::format("{}.{}", name, i), s.bodies[0],
@@ -272,10 +272,23 @@ private:
     }
     if (element_count(shape) < 0)
       reject(sizes.place, "the input is too large", "", to_string(shape));
+    question(shape, sizes.place);
     std::string name = text_of(s.name, scope);
     claim(name, s.name.place);
     current_ = graph_.add_input(name, {DType::f32, shape});
     named_[name] = current_;
+  }
+
+  // 32x32x3 is a picture in most other programs.
+  void question(const Shape &shape, const Place &place) {
+    if (shape.size() != 4 || shape[1] <= 3 || shape[2] <= shape[3]) return;
+    if (shape[3] != 1 && shape[3] != 3) return;
+    Error warning = error_at(place, "");
+    options_.warnings->push_back(fmt::format(
+        "{}:{}:{}: warning: an input is channels x height x width, and this one has {} channels: "
+        "perhaps {}x{}x{} is meant\n{}",
+        warning.file, warning.line, warning.column, shape[1], shape[3], shape[1], shape[2],
+        warning.detail));
   }
 
   void output(const Statement &s, const Scope &scope) {
@@ -355,6 +368,7 @@ private:
       error.code = ErrorCode::limit;
       throw Failure{std::move(error)};
     }
+    pay(s, name);
     auto result =
         graph_.add_node(name, std::move(op), std::move(inputs), {s.place.file->name, s.place.line});
     if (!result) {
@@ -370,6 +384,22 @@ private:
     size_t results = graph_.nodes.back().outputs.size();
     for (size_t i = 0; results > 1 && i < results; ++i)
       named_[fmt::format("{}.{}", name, i)] = current_ + static_cast<ValueId>(i);
+  }
+  // For a node, its values and their names.
+  void pay(const Statement &s, const std::string &name) {
+    constexpr int64_t together = 1 << 20;
+    owed_ += node_bytes + 4 * static_cast<int64_t>(name.size());
+    if (owed_ < together) return;
+    auto grant = options_.budget.take(owed_, "reading the network");
+    const auto time = options_.budget.check("reading the network");
+    if (!grant || !time) {
+      Error error = grant ? time.error() : grant.error();
+      error.file = s.place.file->name;
+      error.line = s.place.line;
+      throw Failure{std::move(error)};
+    }
+    grants_.push_back(std::move(*grant));
+    owed_ = 0;
   }
   void lose(const std::string &name) {
     current_ = lost;
@@ -401,7 +431,7 @@ private:
   const NetOptions &options_;
   std::vector<Error> &errors_;
   Graph graph_;
-  Budget budget_;
+  Steps steps_;
   ValueId current_ = no_value;
   std::unordered_map<std::string, ValueId> named_; // inputs and layers, by full name
   std::unordered_set<std::string> taken_;
@@ -409,6 +439,8 @@ private:
   std::string prefix_;
   std::vector<std::pair<std::string_view, Place>> calls_;
   size_t depth_ = 0;
+  int64_t owed_ = 0; // bytes
+  std::vector<Grant> grants_;
 };
 
 } // namespace

@@ -43,7 +43,7 @@ public:
         errors_.push_back(net::error_at(
             include.place,
             fmt::format("cannot include \"{}\": {}", include.name, content.error().message),
-            content.error().expected));
+            content.error().expected, content.error().found));
         continue;
       }
       std::ranges::move(add(folder_ + include.name, std::move(*content)),
@@ -107,8 +107,16 @@ Result<Graph> parse_net(std::string_view text, std::string_view file_name,
   std::vector<Error> errors;
   net::Program program = Reader(options, errors).read(file_name, text);
   if (!errors.empty()) return fail(joined(std::move(errors), file_name));
-  Graph graph = net::lower(program, options, errors);
-  if (!errors.empty()) return fail(joined(std::move(errors), file_name));
+  std::vector<std::string> warnings;
+  NetOptions observed = options;
+  observed.warnings = &warnings;
+  Graph graph = net::lower(program, observed, errors);
+  if (!errors.empty()) { // what looked wrong may be why
+    Error error = joined(std::move(errors), file_name);
+    for (const std::string &warning : warnings) error.detail += "\n" + warning;
+    return fail(std::move(error));
+  }
+  if (options.warnings) std::ranges::move(warnings, std::back_inserter(*options.warnings));
   return graph;
 }
 
@@ -117,7 +125,7 @@ Result<Graph> load_net(const std::string &path, const NetOptions &options) {
   NetOptions with_includes = options;
   std::string folder = path.substr(0, path.rfind('/') + 1); // npos + 1 is 0
   with_includes.include = [folder](const std::string &name) {
-    return read_text_file(folder + name, most_bytes);
+    return read_text_file_beneath(folder, name, most_bytes);
   };
   return parse_net(text, path, with_includes);
 }

@@ -8,8 +8,8 @@
 
 namespace lathe::core::net {
 
-void Budget::take(const Place &place) {
-  if (--steps >= 0) return;
+void Steps::take(const Place &place) {
+  if (--left >= 0) return;
   Error error = error_at(place, "the description takes too long to work out");
   error.code = ErrorCode::limit;
   throw Failure{std::move(error)};
@@ -32,7 +32,7 @@ std::vector<std::string> Scope::names() const {
 
 Value Scope::evaluate(const Expression &e) const {
   using Kind = Expression::Kind;
-  budget_->take(e.place);
+  steps_->take(e.place);
   switch (e.kind) {
   case Kind::literal:
     return e.literal;

@@ -10,16 +10,16 @@ namespace lathe::core::net {
 using Value = std::vector<double>; // a number, or a tuple of several; truth is 0 or 1
 
 // What one description may cost. Every statement and every part of an expression takes a step.
-struct Budget {
-  int64_t steps = 10'000'000;
+struct Steps {
+  int64_t left = 10'000'000;
   void take(const Place &place); // Failure with code `limit` when nothing is left
 };
 
 // The names of one pair of braces; those around it are visible unless they are hidden.
 class Scope {
 public:
-  explicit Scope(Budget &budget) : budget_(&budget) {}
-  explicit Scope(const Scope *outer) : outer_(outer), budget_(outer->budget_) {}
+  explicit Scope(Steps &steps) : steps_(&steps) {}
+  explicit Scope(const Scope *outer) : outer_(outer), steps_(outer->steps_) {}
 
   void set(std::string_view name, Value value) { values_[std::string(name)] = std::move(value); }
   const Value *find(std::string_view name) const;
@@ -36,7 +36,7 @@ private:
   double function(const Expression &e) const;
 
   const Scope *outer_ = nullptr;
-  Budget *budget_;
+  Steps *steps_;
   std::map<std::string, Value, std::less<>> values_;
 };
 

@@ -15,6 +15,11 @@ Values Call::inputs() const {
   return all;
 }
 
+void Call::check_inputs() const {
+  for (size_t i = 0; i < input_count(); ++i)
+    if (has(i) && !read_[i]) invalid(fmt::format("input {} is none of this op's", i));
+}
+
 std::vector<int64_t> Call::known_integers(size_t i) const {
   const Tensor t = known(i);
   if (t.shape().size() > 1)
@@ -35,6 +40,13 @@ float Call::known_number(size_t i) const {
   std::vector<float> all = known_numbers(i);
   if (all.size() != 1)
     invalid(fmt::format("input {} is no scalar", i), "one element",
+            fmt::format("{} elements", all.size()));
+  return all[0];
+}
+int64_t Call::known_integer(size_t i) const {
+  const std::vector<int64_t> all = known_integers(i);
+  if (all.size() != 1)
+    invalid(fmt::format("input {} is not one number", i), "one element",
             fmt::format("{} elements", all.size()));
   return all[0];
 }
@@ -87,6 +99,9 @@ ValueId Call::scalar(float value) { return filled(value, {}); }
 ValueId Call::reshape(ValueId x, const Shape &target) {
   const Shape &from = shape(x);
   if (from == target) return x;
+  // Nothing is left, and zeros in a Reshape's target would be copies.
+  if (element_count(from) == 0 && std::ranges::count(target, 0))
+    return cast(filled(0, target), type(x).dtype);
   Reshape op{target};
   // Leading dimensions that stay say so: then a reshape means the same for every batch.
   for (size_t d = 0; d < op.shape.size() && d < from.size() && op.shape[d] == from[d]; ++d)

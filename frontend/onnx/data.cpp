@@ -1,9 +1,12 @@
 #include "frontend/onnx/data.h"
 
 #include "frontend/elements.h"
+#include "ir/mapping.h"
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace lathe::core::onnx {
@@ -49,7 +52,7 @@ std::optional<Stored> stored_as(int32_t data_type) {
 
 // Elements of a typed field as the bytes that raw data would hold.
 template <typename Element, typename Field>
-Tensor from_field(Stored stored, const Shape &shape, const std::vector<Field> &field) {
+Result<Tensor> from_field(Stored stored, const Shape &shape, const std::vector<Field> &field) {
   auto elements = std::make_shared<std::vector<Element>>();
   for (Field value : field) elements->push_back(static_cast<Element>(value));
   const auto *bytes = reinterpret_cast<const std::byte *>(elements->data());
@@ -60,8 +63,7 @@ Tensor from_field(Stored stored, const Shape &shape, const std::vector<Field> &f
 
 Result<Tensor> TensorReader::read(const TensorProto &t) {
   LATHE_TRY(Tensor tensor, read_constant(t));
-  if (tensor.aligned()) return tensor;
-  return load_elements(Stored::f32, t.dims, nullptr, tensor.raw()); // copies it
+  return settled(tensor);
 }
 
 Result<Tensor> TensorReader::read_constant(const TensorProto &t) {
@@ -75,8 +77,7 @@ Result<Tensor> TensorReader::read_constant(const TensorProto &t) {
   if (!count)
     return bad(t, "impossible shape of a tensor", "sizes that can be counted", to_string(t.dims));
   if (t.external) return read_external(t);
-  if (t.raw_data)
-    return from_bytes(t, owner_, std::as_bytes(std::span(t.raw_data->data(), t.raw_data->size())));
+  if (t.raw_data) return from_bytes(t, bytes_.owner, bytes_.raw_data(*t.raw_data));
   const size_t found = *stored == Stored::f32   ? t.float_data.size()
                        : *stored == Stored::f64 ? t.double_data.size()
                                                 : t.int64_data.size();
@@ -88,6 +89,7 @@ Result<Tensor> TensorReader::read_constant(const TensorProto &t) {
   case Stored::f32:
     return from_field<float>(*stored, t.dims, t.float_data);
   case Stored::f64:
+    note_overflow(t, std::as_bytes(std::span(t.double_data)));
     return from_field<double>(*stored, t.dims, t.double_data);
   case Stored::i64:
     return from_field<int64_t>(*stored, t.dims, t.int64_data);
@@ -106,6 +108,22 @@ Result<Tensor> TensorReader::read_constant(const TensorProto &t) {
   return from_field<uint8_t>(*stored, t.dims, t.int64_data);
 }
 
+void TensorReader::note_overflow(const TensorProto &t, std::span<const std::byte> doubles) {
+  int64_t count = 0;
+  double first = 0;
+  for (size_t at = 0; at + sizeof(double) <= doubles.size(); at += sizeof(double)) {
+    double value = 0;
+    std::memcpy(&value, doubles.data() + at, sizeof value); // the file may leave it unaligned
+    if (!std::isfinite(value) || std::isfinite(static_cast<float>(value))) continue;
+    if (count++ == 0) first = value;
+  }
+  if (count == 0) return;
+  notes_.push_back(
+      fmt::format("{}: {} double(s) beyond the largest float, {:g} for one, are taken as "
+                  "infinite",
+                  t.name.empty() ? "a constant" : clean(t.name), count, first));
+}
+
 Result<Tensor> TensorReader::from_bytes(const TensorProto &t, std::shared_ptr<const void> owner,
                                         std::span<const std::byte> bytes) {
   const Stored stored = *stored_as(t.data_type);
@@ -115,6 +133,7 @@ Result<Tensor> TensorReader::from_bytes(const TensorProto &t, std::shared_ptr<co
         t, "shape and data of a tensor disagree",
         fmt::format("{} bytes for {} of {}", expected, to_string(t.dims), type_name(t.data_type)),
         fmt::format("{}", bytes.size()));
+  if (stored == Stored::f64) note_overflow(t, bytes);
   if (stored == Stored::f32 && expected > 0)
     return Tensor(DType::f32, t.dims, std::move(owner), bytes.data());
   return load_elements(stored, t.dims, std::move(owner), bytes.data());

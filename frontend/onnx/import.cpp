@@ -4,6 +4,7 @@
 
 #include "frontend/onnx/data.h"
 #include "ir/evaluate.h"
+#include "ir/fork.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -12,6 +13,7 @@
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 namespace lathe::core {
 
@@ -20,27 +22,21 @@ namespace {
 
 constexpr int64_t newest_opset = 26;
 // Constants of the importer's own making, such as shapes; weights are not limited.
-constexpr int64_t most_known_elements = 1 << 22;
-constexpr int64_t most_elements_in_all = 1 << 24;
+constexpr int64_t most_known_elements = 1 << 22, most_known_bytes = 1 << 27;
 constexpr size_t most_nodes = 1'000'000; // one of the file's may become thousands
 constexpr size_t most_problems = 1000;   // behind them nobody reads on
 constexpr int64_t most_float_recipe_depth = 64;
-
-ErrorCode worse(ErrorCode a, ErrorCode b) {
-  auto rank = [](ErrorCode code) {
-    return code == ErrorCode::unsupported ? 0 : code == ErrorCode::io ? 1 : 2;
-  };
-  return rank(a) >= rank(b) ? a : b;
-}
+constexpr std::string_view reading = "reading the model";
 
 } // namespace
 
 class Importer {
 public:
-  Importer(const ModelProto &model, std::shared_ptr<const void> owner, const std::string &path,
+  Importer(const ModelProto &model, const ModelBytes &bytes, const std::string &path,
            const OnnxOptions &options, const std::set<std::string, std::less<>> &bound)
-      : model_(model), path_(path), options_(options), bound_(bound),
-        reader_(std::move(owner), std::filesystem::path(path).parent_path().string()) {
+      : model_(model), path_(path), options_(options),
+        known_budget_(options.budget.part(most_known_bytes)), bound_(bound),
+        reader_(bytes, std::filesystem::path(path).parent_path().string()) {
     graph_.name = std::filesystem::path(path).stem().string();
   }
 
@@ -49,19 +45,22 @@ public:
       check_versions();
       add_initializers();
       add_inputs();
-      for (size_t n : order())
+      for (size_t n : order()) {
         if (problems_.size() < most_problems) add_node(model_.graph.nodes[n]);
+        unwrap_for(options_.budget.check(reading), model_.graph.nodes[n]);
+      }
       if (problems_.empty()) add_outputs();
     } catch (const Failure &failure) {
       problems_.push_back(failure.error);
     }
-    if (!problems_.empty()) return fail(all_problems());
+    if (!problems_.empty()) return fail(summary_of(std::move(problems_), path_));
     remove_dead_code(graph_);
     return std::move(graph_);
   }
 
   // Inputs whose values would have let nodes be read that now were not.
   const std::set<std::string, std::less<>> &needed() const { return needed_; }
+  const std::vector<std::string> &notes() const { return reader_.notes(); }
 
 private:
   friend class Call;
@@ -78,6 +77,12 @@ private:
   [[noreturn]] void fail_with(Error error) const {
     error.file = path_;
     throw Failure{std::move(error)};
+  }
+  // Of what no further node can mend.
+  void unwrap_for(Result<void> result, const NodeProto &node) const {
+    if (result) return;
+    result.error().node = clean(shown(node));
+    fail_with(std::move(result).error());
   }
   template <typename T> T unwrap(Result<T> result) const {
     if (!result) fail_with(std::move(result).error());
@@ -129,6 +134,7 @@ private:
                   : bound_constant(name, std::move(tensor));
   }
   ValueId add_constant(std::string name, ConstantRef constant, int64_t depth = 0) {
+    pay(name);
     ValueId id = graph_.add_constant(std::move(name), std::move(constant));
     depth_.resize(graph_.values.size());
     depth_[id] = depth;
@@ -136,6 +142,11 @@ private:
   }
 
   void add_inputs() {
+    for (const auto &[name, shape] : options_.shapes)
+      if (std::ranges::none_of(model_.graph.inputs,
+                               [&](const ValueInfo &input) { return clean(input.name) == name; }))
+        fail_with(ErrorCode::usage, "a shape is given for an input that the model does not have",
+                  "", fmt::format("{}", fmt::join(input_names(), " or ")), name);
     for (const ValueInfo &input : model_.graph.inputs) {
       if (values_.contains(input.name) || broken_.contains(input.name)) continue; // has a default
       try {
@@ -162,13 +173,34 @@ private:
       fail_with(ErrorCode::unsupported, "an input of a type that Lathe does not compute with",
                 input.name, "float, int64, int32 or bool", type_name(input.data_type));
     auto replaced = options_.shapes.find(name);
-    if (replaced != options_.shapes.end()) return {*dtype, replaced->second};
+    if (replaced != options_.shapes.end()) {
+      if (input.has_shape && input.shape.size() != replaced->second.size())
+        fail_with(ErrorCode::invalid, "the shape given for an input has the wrong rank", input.name,
+                  shape_option(input), to_string(replaced->second));
+      check_possible(replaced->second, input.name);
+      return {*dtype, replaced->second};
+    }
     if (given && (!input.has_shape || given->shape().size() == input.shape.size()))
       return {*dtype, filled_in(input, given)};
     if (!input.has_shape)
       fail_with(ErrorCode::invalid, "an input without a shape", input.name,
-                fmt::format("--shape {}=1x3x224x224, say", name));
+                fmt::format("--shape {}=1x3x224x224, say, as the model needs it", name));
     return {*dtype, filled_in(input, nullptr)};
+  }
+  // What to type for an input of this rank: what the file says, and likely sizes where it says
+  // nothing.
+  std::string shape_option(const ValueInfo &input) const {
+    std::vector<int64_t> shape;
+    for (size_t d = 0; d < input.shape.size(); ++d) {
+      const int64_t known = input.shape[d].value.value_or(0);
+      shape.push_back(known > 0 ? known : d == 0 ? options_.batch : d == 1 ? 3 : 224);
+    }
+    return fmt::format("--shape {}={}, say", clean(input.name), fmt::join(shape, "x"));
+  }
+  std::vector<std::string> input_names() const {
+    std::vector<std::string> names;
+    for (const ValueInfo &input : model_.graph.inputs) names.push_back(clean(input.name));
+    return names;
   }
   Shape filled_in(const ValueInfo &input, const Tensor *given) const {
     if (!input.has_shape) return given->shape();
@@ -183,14 +215,16 @@ private:
         shape.push_back(options_.batch);
       } else {
         fail_with(ErrorCode::invalid, "an input with an unknown dimension", input.name,
-                  fmt::format("--shape {}=1x3x224x224, say", clean(input.name)),
+                  shape_option(input),
                   fmt::format("dimension {} is '{}'", d, clean(dimension.name)));
       }
     }
-    if (auto count = checked_element_count(shape); !count)
-      fail_with(ErrorCode::invalid, "impossible shape of an input", input.name, "",
-                to_string(shape));
+    check_possible(shape, input.name);
     return shape;
+  }
+  void check_possible(const Shape &shape, Bytes input) const {
+    if (!checked_element_count(shape))
+      fail_with(ErrorCode::invalid, "impossible shape of an input", input, "", to_string(shape));
   }
 
   void add_outputs() {
@@ -264,20 +298,24 @@ private:
     for (Bytes name : node.inputs) readable = readable && !broken_.contains(name);
     try {
       const bool own = node.domain.empty() || node.domain == "ai.onnx";
-      Handler handler = own ? find_handler(node.op_type) : nullptr;
-      if (!handler)
+      const HandlerEntry *entry = own ? find_handler(node.op_type) : nullptr;
+      if (!entry)
         throw Failure{
             Error{.code = ErrorCode::unsupported,
                   .message = own ? "an op that Lathe does not know"
                                  : fmt::format("an op of the domain '{}'", clean(node.domain))}};
+      check_attributes(*entry, node, opset_);
       if (!readable) return break_outputs(node); // what is behind a problem is no problem by itself
       Call call(*this, node, opset_, unique(clean(shown(node))));
       emitted_ = graph_.nodes.size();
-      finish(node, handler(call), call);
+      const Values results = entry->handler(call);
+      call.check_inputs();
+      finish(node, results, call);
     } catch (const Failure &failure) {
       Error error = failure.error;
       error.node = clean(shown(node));
       error.op = fmt::format("{} (opset {})", clean(node.op_type), opset_);
+      if (error.code == ErrorCode::limit && options_.budget.over()) throw Failure{std::move(error)};
       problems_.push_back(std::move(error));
       break_outputs(node);
     }
@@ -338,7 +376,7 @@ private:
                   fmt::format("at most {} elements", most_known_elements), fmt::format("{}", size));
       if (whole || (depth > most_float_recipe_depth && size <= most_known_elements)) {
         spend(size);
-        recipe = literal_constant(unwrap(materialise(recipe)));
+        recipe = literal_constant(unwrap(materialise(recipe, options_.budget)));
         depth = 0;
       }
       return add_constant(names_of_constants(), recipe, depth);
@@ -355,10 +393,16 @@ private:
   }
   // Small files must not make large constants by the thousand.
   void spend(int64_t elements) {
-    spent_ += elements;
-    if (elements > most_elements_in_all || spent_ > most_elements_in_all)
-      fail_with(ErrorCode::limit, "too many constants to compute while reading", "",
-                fmt::format("at most {} elements in all", most_elements_in_all));
+    constexpr int64_t most = int64_t{1} << 50;
+    const int64_t counted = elements < 0 ? most : std::min(elements, most);
+    grants_.push_back(unwrap(known_budget_.take(8 * counted, "computing constants while reading")));
+  }
+  // For a node, or a constant, and its names.
+  void pay(const std::string &name) {
+    constexpr int64_t together = 1 << 20;
+    owed_ += node_bytes + 4 * static_cast<int64_t>(name.size());
+    if (owed_ < together) return;
+    grants_.push_back(unwrap(options_.budget.take(std::exchange(owed_, 0), reading)));
   }
   std::string names_of_constants() { return fmt::format("constant:{}", constants_++); }
 
@@ -369,7 +413,7 @@ private:
         fail_with(ErrorCode::limit, "too large a tensor to decide shapes", "",
                   fmt::format("at most {} elements", most_known_elements),
                   to_string(constant->type.shape));
-      return unwrap(materialise(constant));
+      return unwrap(materialise(constant, options_.budget));
     }
     std::vector<bool> wanted(graph_.values.size());
     wanted[id] = true;
@@ -390,29 +434,10 @@ private:
                         .found = from.empty() ? "" : fmt::format("it depends on input {}", from)}};
   }
 
-  Error all_problems() {
-    if (problems_.size() == 1) {
-      problems_[0].file = path_;
-      return problems_[0];
-    }
-    Error all{.code = problems_[0].code,
-              .message = fmt::format("{} things are in the way of this model", problems_.size()),
-              .file = path_};
-    constexpr size_t most_shown = 100;
-    for (size_t i = 0; i < problems_.size(); ++i) {
-      all.code = worse(all.code, problems_[i].code);
-      problems_[i].file.clear();
-      if (i < most_shown)
-        all.detail += fmt::format("{}  {}", i == 0 ? "" : "\n", to_string(problems_[i]));
-    }
-    if (problems_.size() > most_shown)
-      all.detail += fmt::format("\n  and {} more", problems_.size() - most_shown);
-    return all;
-  }
-
   const ModelProto &model_;
   const std::string &path_;
   const OnnxOptions &options_;
+  const Budget known_budget_; // for constants of the importer's own making
   const std::set<std::string, std::less<>> &bound_;
   TensorReader reader_;
   int64_t opset_ = 1;
@@ -424,7 +449,8 @@ private:
   std::vector<int64_t> depth_; // of recipes, by ValueId
   std::vector<Error> problems_;
   std::set<std::string, std::less<>> needed_;
-  int64_t spent_ = 0;    // elements of computed constants
+  std::vector<Grant> grants_;
+  int64_t owed_ = 0;     // bytes, for nodes and names
   size_t emitted_ = 0;   // nodes before the present call's
   size_t constants_ = 0; // without names of their own
 };
@@ -433,6 +459,7 @@ private:
 
 ValueId Call::input(size_t i) const {
   if (!has(i)) invalid(fmt::format("input {} is missing", i));
+  read_[i] = true;
   return importer_.values_.at(node_.inputs[i]);
 }
 const Type &Call::type(ValueId id) const { return importer_.graph_.type(id); }
@@ -445,7 +472,7 @@ std::optional<float> Call::uniform(ValueId id) const {
   if (!constant || constant->type.dtype != DType::f32) return std::nullopt;
   if (constant->splat) return constant->splat;
   if (element_count(constant->type.shape) != 1) return std::nullopt;
-  auto tensor = materialise(constant);
+  auto tensor = materialise(constant, importer_.options_.budget);
   if (!tensor) return std::nullopt;
   return tensor->f32()[0];
 }
@@ -464,6 +491,7 @@ Values Call::add_all(Op op, Values inputs) {
     in.fail_with(ErrorCode::limit, "too many layers", "", fmt::format("at most {}", most_nodes));
   const bool first = in.graph_.nodes.size() == in.emitted_;
   std::string name = first ? name_ : in.unique(name_);
+  in.pay(name);
   ValueId id = in.unwrap(in.graph_.add_node(std::move(name), std::move(op), std::move(inputs)));
   Values results(in.graph_.nodes.back().outputs.size());
   for (ValueId &result : results) result = id++;
@@ -485,25 +513,14 @@ ValueId Call::weight(ConstantRef constant) {
 }
 bool Call::unbinds_weights() const { return importer_.options_.unbind_weights; }
 
-Handler find_handler(Bytes op_type) {
-  static const auto table = [] {
-    std::unordered_map<Bytes, Handler> handlers;
-    for (auto part : {elementwise_handlers(), move_handlers(), window_handlers(), matrix_handlers(),
-                      reduce_handlers(), resize_handlers(), known_handlers()})
-      for (const HandlerEntry &entry : part) handlers.emplace(entry.op, entry.handler);
-    return handlers;
-  }();
-  auto found = table.find(op_type);
-  return found == table.end() ? nullptr : found->second;
-}
-
-Result<Graph> import_graph(const ModelProto &model, const std::shared_ptr<const void> &owner,
+Result<Graph> import_graph(const ModelProto &model, const ModelBytes &bytes,
                            const std::string &path, const OnnxOptions &options) {
   // Inputs become constants only where the file needs their values; each round finds more of them.
   std::set<std::string, std::less<>> bound;
   while (true) {
-    Importer importer(model, owner, path, options, bound);
+    Importer importer(model, bytes, path, options, bound);
     auto graph = importer.run();
+    if (graph && options.notes) *options.notes = importer.notes();
     const size_t before = bound.size();
     if (!graph)
       for (const std::string &name : importer.needed())

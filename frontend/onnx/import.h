@@ -3,15 +3,15 @@
 #pragma once
 
 #include "frontend/onnx.h"
-#include "frontend/onnx/proto.h"
+#include "frontend/onnx/structure.h"
 #include "ir/graph.h"
 
 #include <span>
 
 namespace lathe::core::onnx {
 
-// The graph of a model whose bytes `owner` keeps alive; errors as OnnxModel::graph.
-Result<Graph> import_graph(const ModelProto &model, const std::shared_ptr<const void> &owner,
+// The graph of a model, parsed from these bytes; errors as OnnxModel::graph.
+Result<Graph> import_graph(const ModelProto &model, const ModelBytes &bytes,
                            const std::string &path, const OnnxOptions &options);
 
 using Values = std::vector<ValueId>;
@@ -27,7 +27,8 @@ class Importer;
 class Call {
 public:
   Call(Importer &importer, const NodeProto &node, int64_t opset, std::string name)
-      : opset(opset), importer_(importer), node_(node), name_(std::move(name)) {}
+      : opset(opset), importer_(importer), node_(node), name_(std::move(name)),
+        read_(node.inputs.size()) {}
 
   const int64_t opset;
   Bytes op() const { return node_.op_type; }
@@ -38,7 +39,9 @@ public:
   size_t output_count() const { return node_.outputs.size(); }
   bool has(size_t i) const { return i < node_.inputs.size() && !node_.inputs[i].empty(); }
   bool wants(size_t i) const { return i < node_.outputs.size() && !node_.outputs[i].empty(); }
-  ValueId input(size_t i) const;
+  ValueId input(size_t i) const; // notes that the handler knows of it
+  // Throws for an input that no handler asked for: it would be ignored in silence.
+  void check_inputs() const;
   Values inputs() const; // all of them
   const Type &type(ValueId id) const;
   const Shape &shape(ValueId id) const { return type(id).shape; }
@@ -49,7 +52,8 @@ public:
   Tensor known_value(ValueId id) const; // the same for any value
   std::vector<int64_t> known_integers(size_t i) const;
   std::vector<float> known_numbers(size_t i) const;
-  float known_number(size_t i) const; // a scalar
+  float known_number(size_t i) const;    // a scalar
+  int64_t known_integer(size_t i) const; // one element
   // The number that every element of a constant is, if there is one.
   std::optional<float> uniform(ValueId id) const;
 
@@ -102,17 +106,33 @@ private:
   Importer &importer_;
   const NodeProto &node_;
   std::string name_;
+  mutable std::vector<bool> read_; // inputs
 };
 
 using Handler = Values (*)(Call &);
-// Null for an op that Lathe does not know.
-Handler find_handler(Bytes op_type);
 
 // The handlers, by what they do: one table per file.
 struct HandlerEntry {
   Bytes op;
   Handler handler;
+  // The attributes of the op's schema at every opset: "axis" is one of all, "mode@11" since opset
+  // 11, "axes@-12" until 12, "pads@2-10" of both; "~seed" has no effect on what is computed here.
+  Bytes attributes = {};
 };
+// Null for an op that Lathe does not know.
+const HandlerEntry *find_handler(Bytes op_type);
+// The attributes that an op has at an opset, in the order of its row.
+std::vector<Bytes> attributes_at(const HandlerEntry &entry, int64_t opset);
+// Throws for an attribute that the op does not have, or has twice.
+void check_attributes(const HandlerEntry &entry, const NodeProto &node, int64_t opset);
+
+// One error that tells all of them, those of one kind in one line; `file` is where they are.
+Error summary_of(std::vector<Error> problems, const std::string &file);
+
+// Before opset 7 the second operand broadcasts only if asked, from `axis` on or at the end: input 1
+// so that it broadcasts as NumPy does.
+ValueId second_operand(Call &c);
+std::span<const HandlerEntry> all_handlers();
 std::span<const HandlerEntry> elementwise_handlers(); // ops_elementwise.cpp
 std::span<const HandlerEntry> move_handlers();        // ops_move.cpp
 std::span<const HandlerEntry> window_handlers();      // ops_window.cpp

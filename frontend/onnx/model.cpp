@@ -1,6 +1,7 @@
 // A mapped ONNX file: what it says of itself, and its graph.
 #include "frontend/mapped_file.h"
 #include "frontend/onnx/import.h"
+#include "frontend/onnx/structure.h"
 
 #include <fmt/format.h>
 #include <set>
@@ -9,7 +10,7 @@
 namespace lathe::core {
 
 struct OnnxModel::File {
-  std::shared_ptr<const void> owner;
+  onnx::ModelBytes bytes;
   std::string path;
   onnx::ModelProto model;
 };
@@ -21,7 +22,9 @@ Result<OnnxModel> OnnxModel::open(const std::string &path) {
 
 Result<OnnxModel> OnnxModel::parse(std::span<const std::byte> bytes,
                                    std::shared_ptr<const void> owner, const std::string &path) {
-  auto model = onnx::read_model({reinterpret_cast<const char *>(bytes.data()), bytes.size()});
+  LATHE_TRY(onnx::ModelBytes file, onnx::read_structure(std::move(owner), bytes));
+  auto model =
+      onnx::read_model({reinterpret_cast<const char *>(file.parsed.data()), file.parsed.size()});
   if (!model) {
     model.error().file = path;
     return std::unexpected(std::move(model).error());
@@ -33,7 +36,7 @@ Result<OnnxModel> OnnxModel::parse(std::span<const std::byte> bytes,
     if (!defaults.contains(input.name)) result.inputs_.push_back(onnx::clean(input.name));
   for (const onnx::ValueInfo &output : model->graph.outputs)
     result.outputs_.push_back(onnx::clean(output.name));
-  result.file_ = std::make_shared<File>(File{std::move(owner), path, std::move(*model)});
+  result.file_ = std::make_shared<File>(File{std::move(file), path, std::move(*model)});
   return result;
 }
 
@@ -52,7 +55,7 @@ Result<Graph> OnnxModel::graph(const OnnxOptions &options) const {
                       .message = "bad number of images",
                       .expected = "1 to 1048576",
                       .found = fmt::format("{}", options.batch)});
-  return onnx::import_graph(file_->model, file_->owner, file_->path, options);
+  return onnx::import_graph(file_->model, file_->bytes, file_->path, options);
 }
 
 } // namespace lathe::core

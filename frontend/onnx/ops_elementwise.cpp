@@ -78,18 +78,6 @@ Values clip(Call &c) {
   return {x};
 }
 
-// Before opset 7 the second operand broadcasts only if asked, from `axis` on or at the end.
-ValueId second_operand(Call &c) {
-  const ValueId a = c.input(0), b = c.input(1);
-  if (c.opset >= 7 || !c.flag("broadcast")) return b;
-  const int64_t axis =
-      c.has_attribute("axis") ? c.axis(c.integer("axis", 0), c.rank(a)) : c.rank(a) - c.rank(b);
-  const int64_t behind = c.rank(a) - axis - c.rank(b);
-  if (behind < 0) c.invalid("operand does not fit behind the axis");
-  Shape shape = c.shape(b);
-  shape.insert(shape.end(), size_t(behind), 1);
-  return c.reshape(b, shape);
-}
 template <BinaryKind kind> Values arithmetic(Call &c) {
   return {c.binary(kind, c.input(0), second_operand(c))};
 }
@@ -146,44 +134,56 @@ Values cast(Call &c) {
 
 } // namespace
 
+ValueId second_operand(Call &c) {
+  const ValueId a = c.input(0), b = c.input(1);
+  if (c.opset >= 7 || !c.flag("broadcast")) return b;
+  const int64_t axis =
+      c.has_attribute("axis") ? c.axis(c.integer("axis", 0), c.rank(a)) : c.rank(a) - c.rank(b);
+  const int64_t behind = c.rank(a) - axis - c.rank(b);
+  if (behind < 0) c.invalid("operand does not fit behind the axis");
+  Shape shape = c.shape(b);
+  shape.insert(shape.end(), size_t(behind), 1);
+  return c.reshape(b, shape);
+}
+
 std::span<const HandlerEntry> elementwise_handlers() {
   static constexpr HandlerEntry table[] = {
-      {"Abs", plain<UnaryKind::abs>},
-      {"Add", arithmetic<BinaryKind::add>},
-      {"Cast", cast},
-      {"Ceil", plain<UnaryKind::ceil>},
-      {"Celu", celu},
-      {"Clip", clip},
-      {"Div", arithmetic<BinaryKind::div>},
-      {"Elu", with_alpha<UnaryKind::elu, 100>},
+      {"Abs", plain<UnaryKind::abs>, "~consumed_inputs@-5"},
+      {"Add", arithmetic<BinaryKind::add>, "axis@-6 broadcast@-6 ~consumed_inputs@-5"},
+      {"Cast", cast, "~round_mode@24 ~saturate@19 to"},
+      {"Ceil", plain<UnaryKind::ceil>, "~consumed_inputs@-5"},
+      {"Celu", celu, "alpha"},
+      {"Clip", clip, "~consumed_inputs@-5 max@-10 min@-10"},
+      {"Div", arithmetic<BinaryKind::div>, "axis@-6 broadcast@-6 ~consumed_inputs@-5"},
+      {"Elu", with_alpha<UnaryKind::elu, 100>, "alpha ~consumed_inputs@-5"},
       {"Erf", plain<UnaryKind::erf>},
-      {"Exp", plain<UnaryKind::exp>},
-      {"Floor", plain<UnaryKind::floor>},
-      {"Gelu", gelu},
-      {"HardSigmoid", hard_sigmoid},
+      {"Exp", plain<UnaryKind::exp>, "~consumed_inputs@-5"},
+      {"Floor", plain<UnaryKind::floor>, "~consumed_inputs@-5"},
+      {"Gelu", gelu, "approximate"},
+      {"HardSigmoid", hard_sigmoid, "alpha beta ~consumed_inputs@-5"},
       {"HardSwish", plain<UnaryKind::hard_swish>},
       {"Identity", plain<UnaryKind::identity>},
-      {"LeakyRelu", with_alpha<UnaryKind::leaky_relu, 1>},
-      {"Log", plain<UnaryKind::log>},
-      {"Max", of_all<BinaryKind::max>},
-      {"Mean", of_all<BinaryKind::add, true>},
-      {"Min", of_all<BinaryKind::min>},
+      {"LeakyRelu", with_alpha<UnaryKind::leaky_relu, 1>, "alpha ~consumed_inputs@-5"},
+      {"Log", plain<UnaryKind::log>, "~consumed_inputs@-5"},
+      {"Max", of_all<BinaryKind::max>, "~consumed_inputs@-5"},
+      {"Mean", of_all<BinaryKind::add, true>, "~consumed_inputs@-5"},
+      {"Min", of_all<BinaryKind::min>, "~consumed_inputs@-5"},
       {"Mish", mish},
-      {"Mul", arithmetic<BinaryKind::mul>},
-      {"Neg", plain<UnaryKind::neg>},
-      {"PRelu", prelu},
-      {"Pow", pow},
-      {"Reciprocal", reciprocal},
-      {"Relu", plain<UnaryKind::relu>},
-      {"Selu", selu},
-      {"Sigmoid", plain<UnaryKind::sigmoid>},
+      {"Mul", arithmetic<BinaryKind::mul>, "axis@-6 broadcast@-6 ~consumed_inputs@-5"},
+      {"Neg", plain<UnaryKind::neg>, "~consumed_inputs@-5"},
+      {"PRelu", prelu, "~consumed_inputs@-5"},
+      {"Pow", pow, "axis@-6 broadcast@-6"},
+      {"Reciprocal", reciprocal, "~consumed_inputs@-5"},
+      {"Relu", plain<UnaryKind::relu>, "~consumed_inputs@-5"},
+      {"Selu", selu, "alpha ~consumed_inputs@-5 gamma"},
+      {"Sigmoid", plain<UnaryKind::sigmoid>, "~consumed_inputs@-5"},
       {"Softplus", plain<UnaryKind::softplus>},
       {"Softsign", softsign},
-      {"Sqrt", plain<UnaryKind::sqrt>},
-      {"Sub", arithmetic<BinaryKind::sub>},
-      {"Sum", of_all<BinaryKind::add>},
-      {"Tanh", plain<UnaryKind::tanh>},
-      {"ThresholdedRelu", with_alpha<UnaryKind::thresholded_relu, 100>},
+      {"Sqrt", plain<UnaryKind::sqrt>, "~consumed_inputs@-5"},
+      {"Sub", arithmetic<BinaryKind::sub>, "axis@-6 broadcast@-6 ~consumed_inputs@-5"},
+      {"Sum", of_all<BinaryKind::add>, "~consumed_inputs@-5"},
+      {"Tanh", plain<UnaryKind::tanh>, "~consumed_inputs@-5"},
+      {"ThresholdedRelu", with_alpha<UnaryKind::thresholded_relu, 100>, "alpha"},
   };
   return table;
 }

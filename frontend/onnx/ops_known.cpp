@@ -14,10 +14,9 @@ struct Known {
   std::vector<Tensor> values;
   int64_t at(size_t input, size_t i) const { return values[input].as<int64_t>()[i]; }
 };
-Known known_together(Call &c, size_t count) {
+Known known_together(Call &c, const Values &inputs) {
   Known k;
-  for (size_t i = 0; i < count; ++i) {
-    const ValueId id = c.input(i);
+  for (ValueId id : inputs) {
     if (c.type(id).dtype == DType::f32)
       c.unsupported("this op on floats", "whole numbers that are known before the run");
     auto shape = broadcast(k.shape, c.shape(id));
@@ -25,9 +24,9 @@ Known known_together(Call &c, size_t count) {
     k.shape = *shape;
   }
   if (element_count(k.shape) > (1 << 20)) c.unsupported("so many numbers in a shape's arithmetic");
-  for (size_t i = 0; i < count; ++i) {
-    c.known(i);
-    k.values.push_back(c.known_value(c.add(Expand{k.shape}, {c.cast(c.input(i), DType::i64)})));
+  for (ValueId id : inputs) {
+    c.known_value(id);
+    k.values.push_back(c.known_value(c.add(Expand{k.shape}, {c.cast(id, DType::i64)})));
   }
   return k;
 }
@@ -37,7 +36,7 @@ Values as(Call &c, DType dtype, std::vector<int64_t> values, Shape shape) {
 }
 
 template <typename Compare> Values compare(Call &c) {
-  const Known k = known_together(c, 2);
+  const Known k = known_together(c, {c.input(0), second_operand(c)});
   std::vector<int64_t> results;
   for (size_t i = 0; i < size_t(element_count(k.shape)); ++i)
     results.push_back(Compare{}(k.at(0, i), k.at(1, i)));
@@ -45,7 +44,7 @@ template <typename Compare> Values compare(Call &c) {
 }
 
 Values negate(Call &c) {
-  const Known k = known_together(c, 1);
+  const Known k = known_together(c, {c.input(0)});
   std::vector<int64_t> results;
   for (size_t i = 0; i < size_t(element_count(k.shape)); ++i) results.push_back(!k.at(0, i));
   return as(c, DType::boolean, std::move(results), k.shape);
@@ -53,7 +52,7 @@ Values negate(Call &c) {
 
 Values where(Call &c) {
   const DType dtype = c.type(c.input(1)).dtype;
-  const Known k = known_together(c, 3);
+  const Known k = known_together(c, {c.input(0), c.input(1), c.input(2)});
   std::vector<int64_t> results;
   for (size_t i = 0; i < size_t(element_count(k.shape)); ++i)
     results.push_back(k.at(0, i) ? k.at(1, i) : k.at(2, i));
@@ -62,7 +61,7 @@ Values where(Call &c) {
 
 Values range(Call &c) {
   const DType dtype = c.type(c.input(0)).dtype;
-  const Known k = known_together(c, 3);
+  const Known k = known_together(c, {c.input(0), c.input(1), c.input(2)});
   if (element_count(k.shape) != 1) c.invalid("a range needs three scalars");
   const int64_t first = k.at(0, 0), last = k.at(1, 0), step = k.at(2, 0);
   if (step == 0) c.invalid("a range without a step");
@@ -76,16 +75,17 @@ Values range(Call &c) {
   return as(c, dtype, std::move(results), {n});
 }
 
-// With the sign of the divisor, as Python has it.
+// With the sign of the divisor, as Python has it, or of the dividend, as C's fmod.
 Values mod(Call &c) {
   const DType dtype = c.type(c.input(0)).dtype;
-  const Known k = known_together(c, 2);
+  const bool as_c = c.flag("fmod");
+  const Known k = known_together(c, {c.input(0), c.input(1)});
   std::vector<int64_t> results;
   for (size_t i = 0; i < size_t(element_count(k.shape)); ++i) {
     const int64_t a = k.at(0, i), b = k.at(1, i);
     if (b == 0) c.invalid("a division by zero");
     const int64_t rest = b == -1 ? 0 : a % b;
-    results.push_back(rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest);
+    results.push_back(!as_c && rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest);
   }
   return as(c, dtype, std::move(results), k.shape);
 }
@@ -101,15 +101,15 @@ struct Either {
 
 std::span<const HandlerEntry> known_handlers() {
   static constexpr HandlerEntry table[] = {
-      {"And", compare<Both>},
-      {"Equal", compare<std::equal_to<>>},
-      {"Greater", compare<std::greater<>>},
+      {"And", compare<Both>, "axis@-6 broadcast@-6"},
+      {"Equal", compare<std::equal_to<>>, "axis@-6 broadcast@-6"},
+      {"Greater", compare<std::greater<>>, "axis@-6 broadcast@-6"},
       {"GreaterOrEqual", compare<std::greater_equal<>>},
-      {"Less", compare<std::less<>>},
+      {"Less", compare<std::less<>>, "axis@-6 broadcast@-6"},
       {"LessOrEqual", compare<std::less_equal<>>},
-      {"Mod", mod},
+      {"Mod", mod, "fmod"},
       {"Not", negate},
-      {"Or", compare<Either>},
+      {"Or", compare<Either>, "axis@-6 broadcast@-6"},
       {"Range", range},
       {"Where", where},
   };

@@ -200,16 +200,17 @@ Values hardmax(Call &c) { return along_axis(c, Hardmax{}); }
 
 std::span<const HandlerEntry> matrix_handlers() {
   static constexpr HandlerEntry table[] = {
-      {"BatchNormalization", batch_normalization},
-      {"Gemm", gemm},
-      {"GroupNormalization", group_normalization},
-      {"Hardmax", hardmax},
-      {"InstanceNormalization", instance_normalization},
-      {"LRN", lrn},
-      {"LayerNormalization", layer_normalization},
-      {"LogSoftmax", log_softmax},
+      {"BatchNormalization", batch_normalization,
+       "~consumed_inputs@-5 epsilon ~is_test@-6 ~momentum spatial@-8 training_mode@14"},
+      {"Gemm", gemm, "alpha beta ~broadcast@-6 transA transB"},
+      {"GroupNormalization", group_normalization, "epsilon num_groups ~stash_type@21"},
+      {"Hardmax", hardmax, "axis"},
+      {"InstanceNormalization", instance_normalization, "~consumed_inputs@-5 epsilon"},
+      {"LRN", lrn, "alpha beta bias size"},
+      {"LayerNormalization", layer_normalization, "axis epsilon ~stash_type"},
+      {"LogSoftmax", log_softmax, "axis"},
       {"MatMul", matmul},
-      {"Softmax", softmax},
+      {"Softmax", softmax, "axis"},
   };
   return table;
 }

@@ -56,6 +56,10 @@ Values slice(Call &c) {
   }
   std::vector<int64_t> steps(n, 1);
   if (c.opset >= 10 && c.has(4)) steps = c.known_integers(4);
+  // Backwards from before the first element is from the first: not NumPy's rule, but ONNX's.
+  for (size_t i = 0; i < n && axes->size() == n && steps.size() == n; ++i)
+    if (steps[i] < 0)
+      (*starts)[i] = std::max((*starts)[i], -c.shape(x)[size_t(c.axis((*axes)[i], c.rank(x)))]);
   return {c.add(Slice{*axes, *starts, *ends, steps}, {x})};
 }
 
@@ -127,8 +131,7 @@ Values reshape(Call &c) {
     for (int64_t d : *target)
       if (d < 0) c.invalid("a reshape with a zero and an open dimension");
     if (element_count(c.shape(x)) != 0) c.invalid("reshape changes the number of elements");
-    const ValueId flat = c.filled(0, *target); // nothing of x is left
-    return {flat};
+    return {c.reshape(x, *target)}; // nothing of x is left
   }
   // What stays the same in front is copied, so that it may be another batch.
   for (size_t d = 0; d < op.shape.size() && d < c.shape(x).size(); ++d) {
@@ -208,8 +211,8 @@ Values tile(Call &c) {
   const ValueId x = c.input(0);
   if (c.opset >= 6) return {tile(c, x, c.known_integers(1))};
   std::vector<int64_t> repeats(c.shape(x).size(), 1);
-  const int64_t axis = c.axis(c.known_integers(2).at(0), c.rank(x));
-  repeats[size_t(axis)] = c.known_integers(1).at(0);
+  const int64_t axis = c.axis(c.known_integer(2), c.rank(x));
+  repeats[size_t(axis)] = c.known_integer(1);
   return {tile(c, x, repeats)};
 }
 
@@ -338,25 +341,27 @@ Values space_to_depth(Call &c) {
 
 std::span<const HandlerEntry> move_handlers() {
   static constexpr HandlerEntry table[] = {
-      {"Concat", concat},
-      {"Constant", constant},
-      {"ConstantOfShape", constant_of_shape},
-      {"DepthToSpace", depth_to_space},
-      {"Dropout", dropout},
+      {"Concat", concat, "axis"},
+      {"Constant", constant,
+       "sparse_value@11 value value_float@12 value_floats@12 value_int@12 value_ints@12 "
+       "value_string@12 value_strings@12"},
+      {"ConstantOfShape", constant_of_shape, "value"},
+      {"DepthToSpace", depth_to_space, "blocksize mode@11"},
+      {"Dropout", dropout, "~consumed_inputs@-5 is_test@-6 ratio@-11 ~seed@12"},
       {"Expand", expand},
-      {"Flatten", flatten},
-      {"Gather", gather},
-      {"Pad", pad},
-      {"Reshape", reshape},
-      {"Shape", shape},
+      {"Flatten", flatten, "axis"},
+      {"Gather", gather, "axis"},
+      {"Pad", pad, "mode paddings@-1 pads@2-10 value@-10"},
+      {"Reshape", reshape, "allowzero@14 ~consumed_inputs@-4 shape@-4"},
+      {"Shape", shape, "end@15 start@15"},
       {"Size", size},
-      {"Slice", slice},
-      {"SpaceToDepth", space_to_depth},
-      {"Split", split},
-      {"Squeeze", squeeze},
+      {"Slice", slice, "axes@-9 ends@-9 starts@-9"},
+      {"SpaceToDepth", space_to_depth, "blocksize"},
+      {"Split", split, "axis num_outputs@18 split@-12"},
+      {"Squeeze", squeeze, "axes@-12"},
       {"Tile", tile},
-      {"Transpose", transpose},
-      {"Unsqueeze", unsqueeze},
+      {"Transpose", transpose, "perm"},
+      {"Unsqueeze", unsqueeze, "axes@-12"},
   };
   return table;
 }

@@ -62,18 +62,18 @@ template <ArgKind kind> Values arg(Call &c) {
 
 std::span<const HandlerEntry> reduce_handlers() {
   static constexpr HandlerEntry table[] = {
-      {"ArgMax", arg<ArgKind::max>},
-      {"ArgMin", arg<ArgKind::min>},
-      {"ReduceL1", reduce_l1},
-      {"ReduceL2", reduce_l2},
-      {"ReduceLogSum", reduce_log_sum},
-      {"ReduceLogSumExp", reduce_log_sum_exp},
-      {"ReduceMax", reduce<ReduceKind::max>},
-      {"ReduceMean", reduce<ReduceKind::mean>},
-      {"ReduceMin", reduce<ReduceKind::min>},
-      {"ReduceProd", reduce<ReduceKind::prod>},
-      {"ReduceSum", reduce<ReduceKind::sum, 13>},
-      {"ReduceSumSquare", reduce_sum_square},
+      {"ArgMax", arg<ArgKind::max>, "axis keepdims select_last_index@12"},
+      {"ArgMin", arg<ArgKind::min>, "axis keepdims select_last_index@12"},
+      {"ReduceL1", reduce_l1, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceL2", reduce_l2, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceLogSum", reduce_log_sum, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceLogSumExp", reduce_log_sum_exp, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceMax", reduce<ReduceKind::max>, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceMean", reduce<ReduceKind::mean>, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceMin", reduce<ReduceKind::min>, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceProd", reduce<ReduceKind::prod>, "axes@-17 keepdims noop_with_empty_axes@18"},
+      {"ReduceSum", reduce<ReduceKind::sum, 13>, "axes@-12 keepdims noop_with_empty_axes@13"},
+      {"ReduceSumSquare", reduce_sum_square, "axes@-17 keepdims noop_with_empty_axes@18"},
   };
   return table;
 }

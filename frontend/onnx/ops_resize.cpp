@@ -1,6 +1,9 @@
 // Resize and Upsample: one axis after the other, each output position a weighted sum of a few input
 // positions, which is one gather per tap. Formulas: the operator's documentation, and Keys 1981
-// ("Cubic convolution interpolation for digital image processing") for the cubic kernel.
+// ("Cubic convolution interpolation for digital image processing") for the cubic kernel. Where the
+// documentation leaves a choice, this is what ONNX Runtime and PyTorch compute: lengths and
+// positions in f32, which decides what is nearest, and formulas with the resized length in whole
+// elements.
 #include "frontend/onnx/import.h"
 
 #include <algorithm>
@@ -10,8 +13,11 @@
 namespace lathe::core::onnx {
 namespace {
 
+constexpr int64_t most_out = 1 << 24;
+
 struct Method {
   enum Kind { nearest, linear, cubic } kind = nearest;
+  // `rounding` also knows "simple", which is opset 10's: up where an axis shrinks, else down.
   Bytes coordinates = "half_pixel", rounding = "round_prefer_floor";
   double a = -0.75; // of the cubic kernel
   bool exclude_outside = false, antialias = false;
@@ -19,32 +25,33 @@ struct Method {
 };
 struct AxisChange {
   int64_t in, out;
-  double scale;
-  double begin = 0, end = 1; // the part of the axis that tf_crop_and_resize sees
+  float scale;
+  float begin = 0, end = 1; // the part of the axis that tf_crop_and_resize sees
 };
 
 // Where output position i lies on the input axis.
-double source(const Method &m, const AxisChange &x, int64_t i) {
-  // Formulas that name the resized length mean the exact one, which need not be whole.
-  const double at = double(i), in = double(x.in), out = in * x.scale;
+float source(const Method &m, const AxisChange &x, int64_t i) {
+  const auto at = float(i), in = float(x.in), out = float(x.out);
   if (m.coordinates == "asymmetric") return at / x.scale;
   if (m.coordinates == "align_corners") return x.out > 1 ? at * (in - 1) / (out - 1) : 0;
-  if (m.coordinates == "pytorch_half_pixel") return x.out > 1 ? (at + 0.5) / x.scale - 0.5 : 0;
-  if (m.coordinates == "tf_half_pixel_for_nn") return (at + 0.5) / x.scale;
+  if (m.coordinates == "pytorch_half_pixel") return x.out > 1 ? (at + 0.5f) / x.scale - 0.5f : 0;
+  if (m.coordinates == "tf_half_pixel_for_nn") return (at + 0.5f) / x.scale;
   if (m.coordinates == "tf_crop_and_resize")
     return x.out > 1 ? x.begin * (in - 1) + at * (x.end - x.begin) * (in - 1) / (out - 1)
-                     : 0.5 * (x.begin + x.end) * (in - 1);
-  const double half = (at + 0.5) / x.scale - 0.5;
+                     : 0.5f * (x.begin + x.end) * (in - 1);
+  const float half = (at + 0.5f) / x.scale - 0.5f;
   if (m.coordinates == "half_pixel_symmetric") // the middle stays the middle
-    return half + in / 2 * (1 - double(x.out) / out);
+    return half + in / 2 * (1 - out / (x.scale * in));
   return half;
 }
 
-int64_t nearest(const Method &m, double at) {
-  if (m.rounding == "floor") return int64_t(std::floor(at));
-  if (m.rounding == "ceil") return int64_t(std::ceil(at));
-  if (m.rounding == "round_prefer_ceil") return int64_t(std::floor(at + 0.5));
-  return int64_t(std::ceil(at - 0.5));
+int64_t nearest(const Method &m, const AxisChange &x, float at) {
+  const float down = std::floor(at), up = std::ceil(at);
+  if (m.rounding == "floor") return int64_t(down);
+  if (m.rounding == "ceil") return int64_t(up);
+  if (m.rounding == "simple") return int64_t(x.scale < 1 ? up : down);
+  if (at - down == up - at) return int64_t(m.rounding == "round_prefer_ceil" ? up : down);
+  return int64_t(std::round(at));
 }
 
 double kernel(const Method &m, double distance) {
@@ -54,17 +61,25 @@ double kernel(const Method &m, double distance) {
   return d < 2 ? ((a * d - 5 * a) * d + 8 * a) * d - 4 * a : 0;
 }
 
+// With antialias the kernel widens to cover all that an output position stands for.
+double narrowing(const Method &m, const AxisChange &x) {
+  return m.antialias ? std::min(1.0f, x.scale) : 1;
+}
+double reach(const Method &m, const AxisChange &x) {
+  return (m.kind == Method::linear ? 1 : 2) / narrowing(m, x);
+}
+
 // The taps of one output position: input positions, not yet inside the axis, and weights.
 struct Tap {
   int64_t position;
   double weight;
 };
 std::vector<Tap> taps_at(const Method &m, const AxisChange &x, int64_t i) {
-  const double at = source(m, x, i);
-  if (m.kind == Method::nearest) return {{nearest(m, at), 1}};
-  const double reach = m.kind == Method::linear ? 1 : 2;
-  const double narrow = m.antialias ? std::min(1.0, x.scale) : 1; // the kernel widens to cover all
-  const auto first = int64_t(std::floor(-reach / narrow)) + 1;
+  const float place = source(m, x, i);
+  if (m.kind == Method::nearest) return {{nearest(m, x, place), 1}};
+  const double at = place;
+  const double narrow = narrowing(m, x);
+  const auto first = int64_t(std::floor(-reach(m, x))) + 1;
   const double base =
       std::ceil(at) - 1; // as many positions below as above, one of them at whole `at`
   std::vector<Tap> taps;
@@ -82,6 +97,8 @@ std::vector<Tap> taps_at(const Method &m, const AxisChange &x, int64_t i) {
 }
 
 ValueId resize_axis(Call &c, ValueId x, int64_t axis, const Method &m, const AxisChange &change) {
+  if (m.kind != Method::nearest && reach(m, change) > 32)
+    c.unsupported("a resize by over 64 taps along an axis");
   c.spend(8 * change.out);
   std::vector<std::vector<Tap>> positions;
   size_t taps = 0;
@@ -89,7 +106,6 @@ ValueId resize_axis(Call &c, ValueId x, int64_t axis, const Method &m, const Axi
     positions.push_back(taps_at(m, change, i));
     taps = std::max(taps, positions.back().size());
   }
-  if (taps > 64) c.unsupported("a resize by over 64 taps along an axis");
   Shape along(size_t(c.rank(x) - axis), 1);
   along[0] = change.out;
   std::optional<ValueId> sum;
@@ -112,8 +128,8 @@ ValueId resize_axis(Call &c, ValueId x, int64_t axis, const Method &m, const Axi
   if (m.coordinates != "tf_crop_and_resize") return *sum;
   std::vector<float> inside, beyond;
   for (int64_t i = 0; i < change.out; ++i) {
-    const double at = source(m, change, i);
-    const bool in = at >= 0 && at <= double(change.in - 1);
+    const float at = source(m, change, i);
+    const bool in = at >= 0 && at <= float(change.in - 1);
     inside.push_back(in);
     beyond.push_back(in ? 0 : m.outside);
   }
@@ -128,7 +144,7 @@ ValueId resize(Call &c, ValueId x, const std::vector<int64_t> &axes, const Metho
   const ValueId before = x;
   for (size_t i = 0; i < axes.size(); ++i) {
     const AxisChange &change = changes[i];
-    if (change.in < 1 || change.out < 1 || change.out > (1 << 24) || !(change.scale > 0))
+    if (change.in < 1 || change.out < 1 || change.out > most_out || !(change.scale > 0))
       c.invalid("bad scale or size of a resize", "more than nothing, of something",
                 fmt::format("{} to {}, scale {}", change.in, change.out, change.scale));
     const bool whole =
@@ -139,8 +155,8 @@ ValueId resize(Call &c, ValueId x, const std::vector<int64_t> &axes, const Metho
   return x == before ? c.unary(UnaryKind::identity, x) : x;
 }
 
-int64_t scaled(Call &c, int64_t in, double scale) {
-  const double out = std::floor(double(in) * scale);
+int64_t scaled(Call &c, int64_t in, float scale) {
+  const float out = std::floor(float(in) * scale);
   if (!(out >= 0 && out <= 1e9)) c.invalid("bad scale", "", fmt::format("{}", scale));
   return int64_t(out);
 }
@@ -176,7 +192,7 @@ Method read_method(Call &c) {
   Method m{.kind = kind_of(c)};
   if (c.opset < 11) {
     m.coordinates = "asymmetric";
-    m.rounding = "floor";
+    m.rounding = "simple";
     return m;
   }
   m.coordinates = c.text("coordinate_transformation_mode", "half_pixel");
@@ -211,21 +227,29 @@ Values resize(Call &c) {
   std::vector<float> scales;
   if (c.has(scales_at)) scales = c.known_numbers(scales_at);
   std::vector<int64_t> sizes;
-  if (scales.empty() && c.has(3)) sizes = c.known_integers(3);
-  if ((scales.empty() ? sizes.size() : scales.size()) != n)
+  if (c.opset >= 11 && c.has(3)) sizes = c.known_integers(3);
+  if (scales.size() + sizes.size() != n || (!scales.empty() && !sizes.empty()))
     c.invalid("a resize needs a scale or a size per axis", fmt::format("{}", n),
               fmt::format("{} scales, {} sizes", scales.size(), sizes.size()));
   std::vector<float> regions;
   if (m.coordinates == "tf_crop_and_resize") {
     regions = c.known_numbers(1);
     if (regions.size() != 2 * n) c.invalid("a region needs begins and ends");
+    for (float r : regions)
+      if (!(std::abs(r) <= 1 << 20)) c.invalid("bad region", "", fmt::format("{}", r));
+  } else if (c.opset >= 11 && c.has(1)) {
+    c.input(1); // a region that no other mode looks at
   }
   const Bytes policy = c.text("keep_aspect_ratio_policy", "stretch");
-  std::optional<double> common; // one scale for all axes
-  for (size_t i = 0; i < n && !sizes.empty() && policy != "stretch"; ++i) {
-    const double scale = double(sizes[i]) / double(c.shape(x)[size_t(axes[i])]);
-    if (policy != "not_larger" && policy != "not_smaller")
-      c.invalid("bad keep_aspect_ratio_policy");
+  if (policy != "stretch" && policy != "not_larger" && policy != "not_smaller")
+    c.invalid("bad keep_aspect_ratio_policy", "stretch, not_larger or not_smaller", clean(policy));
+  for (size_t i = 0; i < sizes.size(); ++i)
+    if (sizes[i] < 1 || sizes[i] > most_out || c.shape(x)[size_t(axes[i])] < 1)
+      c.invalid("bad size of a resize", fmt::format("1 to {}, of something", most_out),
+                fmt::format("{} to {}", c.shape(x)[size_t(axes[i])], sizes[i]));
+  std::optional<float> common; // one scale for all axes
+  for (size_t i = 0; i < sizes.size() && policy != "stretch"; ++i) {
+    const float scale = float(sizes[i]) / float(c.shape(x)[size_t(axes[i])]);
     if (!common || (policy == "not_larger" ? scale < *common : scale > *common)) common = scale;
   }
   std::vector<AxisChange> changes;
@@ -235,9 +259,9 @@ Values resize(Call &c) {
     if (!scales.empty())
       change = {in, scaled(c, in, scales[i]), scales[i]};
     else if (common)
-      change = {in, int64_t(std::floor(*common * double(in) + 0.5)), *common};
+      change = {in, int64_t(std::round(*common * float(in))), *common};
     else
-      change = {in, sizes[i], double(sizes[i]) / double(in)};
+      change = {in, sizes[i], float(sizes[i]) / float(in)};
     if (!regions.empty()) {
       change.begin = regions[i];
       change.end = regions[i + n];
@@ -250,7 +274,11 @@ Values resize(Call &c) {
 } // namespace
 
 std::span<const HandlerEntry> resize_handlers() {
-  static constexpr HandlerEntry table[] = {{"Resize", resize}, {"Upsample", upsample}};
+  static constexpr HandlerEntry table[] = {
+      {"Resize", resize,
+       "antialias@18 axes@18 coordinate_transformation_mode@11 cubic_coeff_a@11 exclude_outside@11 "
+       "extrapolation_value@11 keep_aspect_ratio_policy@18 mode nearest_mode@11"},
+      {"Upsample", upsample, "height_scale@-6 mode scales@7-8 width_scale@-6"}};
   return table;
 }
 

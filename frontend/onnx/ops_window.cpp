@@ -198,10 +198,12 @@ void pad_for_output(Call &c, Window &w, const std::vector<int64_t> &extents,
     const int64_t size = wanted.empty() ? extents[d] * w.stride[d] : wanted[d];
     if (size < 1 || size > (int64_t{1} << 40))
       c.invalid("bad output_shape", "", fmt::format("{}", size));
-    const int64_t total = (extents[d] - 1) * w.stride[d] + extra[d] + w.reach(d) - size;
-    const int64_t half = total >> 1; // rounded down, also where the output is padded
-    w.before[d] = automatic == "SAME_UPPER" ? half : total - half;
-    w.after[d] = total - w.before[d];
+    // Where less than nothing is cut away, the output is longer than what the windows reach: with
+    // output_shape at its end (so ONNX's reference and ONNX Runtime), else on both sides.
+    const int64_t cut = (extents[d] - 1) * w.stride[d] + extra[d] + w.reach(d) - size;
+    const int64_t split = wanted.empty() ? cut : std::max<int64_t>(0, cut), half = split >> 1;
+    w.before[d] = automatic == "SAME_UPPER" ? half : split - half;
+    w.after[d] = cut - w.before[d];
   }
 }
 
@@ -316,14 +318,17 @@ Values global_lp_pool(Call &c) {
 
 std::span<const HandlerEntry> window_handlers() {
   static constexpr HandlerEntry table[] = {
-      {"AveragePool", average_pool},
-      {"Conv", conv},
-      {"ConvTranspose", conv_transpose},
+      {"AveragePool", average_pool,
+       "auto_pad ceil_mode@10 count_include_pad@7 dilations@19 kernel_shape pads strides"},
+      {"Conv", conv, "auto_pad dilations group kernel_shape pads strides"},
+      {"ConvTranspose", conv_transpose,
+       "auto_pad dilations group kernel_shape output_padding output_shape pads strides"},
       {"GlobalAveragePool", global_pool<PoolKind::average, ReduceKind::mean>},
-      {"GlobalLpPool", global_lp_pool},
+      {"GlobalLpPool", global_lp_pool, "p"},
       {"GlobalMaxPool", global_pool<PoolKind::max, ReduceKind::max>},
-      {"LpPool", lp_pool},
-      {"MaxPool", max_pool},
+      {"LpPool", lp_pool, "auto_pad ceil_mode@18 dilations@18 kernel_shape p pads strides"},
+      {"MaxPool", max_pool,
+       "auto_pad ceil_mode@10 dilations@10 kernel_shape pads ~storage_order@8 strides"},
   };
   return table;
 }

@@ -1,7 +1,6 @@
 #include "frontend/onnx/proto.h"
 
 #include <fmt/format.h>
-#include <limits>
 #include <protozero/pbf_reader.hpp>
 
 namespace lathe::core::onnx {
@@ -337,7 +336,6 @@ void read(Bytes bytes, ModelProto &m) {
 }
 
 template <typename Message> Result<Message> read_message(Bytes bytes) {
-  constexpr size_t most_bytes = std::numeric_limits<int32_t>::max(); // of any protocol buffer
   if (bytes.size() > most_bytes)
     return fail(Error{.code = ErrorCode::limit,
                       .message = "larger than a protocol buffer can be",

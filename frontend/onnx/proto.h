@@ -95,6 +95,8 @@ struct ModelProto {
   bool has_graph = false, functions = false;
 };
 
+constexpr size_t most_bytes = (size_t{1} << 31) - 1; // of any protocol buffer
+
 // Errors: invalid, for what is no well-formed message; limit, beyond 200,000 nodes, tensors or
 // values, whose structs would need many times the file's size.
 Result<ModelProto> read_model(Bytes file);

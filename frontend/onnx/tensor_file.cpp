@@ -8,12 +8,18 @@
 namespace lathe::core {
 
 Result<Tensor> read_tensor_proto(const std::string &path) {
-  LATHE_TRY(auto file, MappedFile::open(path));
+  LATHE_TRY(auto file, MappedFile::read(path));
+  return parse_tensor_proto(file->bytes(), file, path);
+}
+
+Result<Tensor> parse_tensor_proto(std::span<const std::byte> bytes,
+                                  std::shared_ptr<const void> owner, const std::string &path) {
   auto read = [&]() -> Result<Tensor> {
-    LATHE_TRY(onnx::TensorProto proto, onnx::read_tensor(file->text()));
+    const std::string_view text(reinterpret_cast<const char *>(bytes.data()), bytes.size());
+    LATHE_TRY(onnx::TensorProto proto, onnx::read_tensor(text));
     if (proto.external)
       return fail(ErrorCode::unsupported, "a tensor file that refers to another file");
-    return onnx::TensorReader(file, "").read(proto);
+    return onnx::TensorReader({std::move(owner), bytes, {}}, "").read(proto);
   };
   auto tensor = read();
   if (!tensor) tensor.error().file = path;

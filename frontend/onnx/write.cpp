@@ -70,7 +70,8 @@ std::string value_info(std::string_view name, const Type &type) {
 
 class Writer {
 public:
-  explicit Writer(const Graph &graph) : graph_(graph), message_(body_) {}
+  Writer(const Graph &graph, const Budget &budget)
+      : graph_(graph), budget_(budget), message_(body_) {}
 
   Result<std::string> run() {
     name_values();
@@ -293,10 +294,12 @@ private:
     for (size_t id = 0; id < graph_.values.size(); ++id) {
       const ConstantRef &constant = graph_.values[id].constant;
       if (!constant) continue;
-      auto tensor = materialise(constant);
-      if (tensor)
+      auto tensor = materialise(constant, budget_);
+      if (tensor) {
+        LATHE_TRY(grants_.emplace_back(),
+                  budget_.take(int64_t(tensor->bytes()), "writing weights"));
         message_.add_bytes(5, encode(names_[id], *tensor));
-      else if (tensor.error().code == ErrorCode::invalid) // a weight without data: an input
+      } else if (tensor.error().code == ErrorCode::invalid) // a weight without data: an input
         message_.add_bytes(11, value_info(names_[id], constant->type));
       else
         return std::unexpected(std::move(tensor).error());
@@ -305,7 +308,9 @@ private:
   }
 
   const Graph &graph_;
-  std::string body_; // GraphProto
+  const Budget &budget_;
+  std::vector<Grant> grants_; // of what is written
+  std::string body_;          // GraphProto
   pbf_writer message_;
   const Node *node_ = nullptr;
   std::vector<std::string> names_; // by ValueId
@@ -315,6 +320,8 @@ private:
 } // namespace
 } // namespace onnx
 
-Result<std::string> write_onnx(const Graph &graph) { return onnx::Writer(graph).run(); }
+Result<std::string> write_onnx(const Graph &graph, const Budget &budget) {
+  return onnx::Writer(graph, budget).run();
+}
 
 } // namespace lathe::core

@@ -13,15 +13,19 @@
 namespace lathe::core {
 namespace {
 
+constexpr std::string_view checking = "checking the plan";
+
 class Checker {
 public:
-  Checker(const Plan &plan, const Graph &graph, int64_t images)
-      : plan_(plan), graph_(graph), uses_(graph), images_(images),
+  Checker(const Plan &plan, const Graph &graph, int64_t images, const Budget &budget)
+      : plan_(plan), graph_(graph), uses_(graph), images_(images), budget_(budget),
         identities_(graph.values.size()) {}
 
   Result<void> run() {
     for (const Value &value : graph_.values)
       cell_ = std::min(cell_, int64_t(size_of(value.type.dtype)));
+    LATHE_CHECK(plan_.sized(images_, 1));
+    LATHE_TRY(const Grant grant, pay());
     LATHE_CHECK(name_elements());
     int64_t arena = plan_.arena_bytes.at(images_);
     if (plan_.arena_lower_bound_bytes.at(images_) > arena)
@@ -36,6 +40,7 @@ public:
     }
     for (size_t k = 0; k < plan_.kernels.size(); ++k) {
       number_ = k;
+      LATHE_CHECK(budget_.check(checking));
       LATHE_CHECK(step(plan_.kernels[k]));
     }
     for (size_t j = 0; j < graph_.outputs.size(); ++j) {
@@ -57,6 +62,19 @@ private:
     const Kernel &kernel = plan_.kernels[number_];
     return complain(
         fmt::format("kernel {} ({}), {}", number_, fmt::join(kernel.sources, " + "), message));
+  }
+
+  // For an identity of every element that is computed, and of every cell, and for a kernel's lists.
+  Result<Grant> pay() const {
+    constexpr int64_t most = int64_t{1} << 56; // as good as infinitely many
+    int64_t cells = plan_.arena_bytes.at(images_) / cell_, largest = 0;
+    for (size_t id = 0; id < graph_.values.size(); ++id) {
+      if (graph_.constant(ValueId(id))) continue;
+      LATHE_TRY(const int64_t count, checked_element_count(shape_of(ValueId(id))));
+      cells = std::min(cells + count, most);
+      largest = std::max(largest, count);
+    }
+    return budget_.take(int64_t(sizeof(int64_t)) * (cells + 3 * largest), checking);
   }
 
   Shape shape_of(ValueId id) const {
@@ -81,15 +99,19 @@ private:
     for (size_t i = 0; i < ids.size(); ++i) ids[i] = (int64_t(id) << 36) + int64_t(i);
     return tensor;
   }
+  // Constants get theirs when somebody asks, which few do: weights are read, not moved.
+  const Tensor &identity(ValueId id) const {
+    Tensor &tensor = identities_[id];
+    if (!tensor.defined() && graph_.constant(id)) tensor = fresh(id);
+    return tensor;
+  }
   Result<void> name_elements() {
-    for (size_t id = 0; id < graph_.values.size(); ++id)
-      if (graph_.constant(ValueId(id))) identities_[id] = fresh(ValueId(id));
     for (ValueId id : graph_.inputs) identities_[id] = fresh(id);
     for (const Node &node : graph_.nodes) {
       // A cast to the same type moves elements, too.
       auto *cast = std::get_if<Cast>(&node.op);
       if (cast && cast->to == graph_.type(node.inputs[0]).dtype) {
-        identities_[node.outputs[0]] = identities_[node.inputs[0]];
+        identities_[node.outputs[0]] = identity(node.inputs[0]);
         continue;
       }
       if (!moves(node.op)) {
@@ -97,15 +119,14 @@ private:
         continue;
       }
       if (std::holds_alternative<Reshape>(node.op) || std::holds_alternative<Flatten>(node.op)) {
-        identities_[node.outputs[0]] =
-            identities_[node.inputs[0]].reshaped(shape_of(node.outputs[0]));
+        identities_[node.outputs[0]] = identity(node.inputs[0]).reshaped(shape_of(node.outputs[0]));
         continue;
       }
       Op op = node.op;
       if (auto *pad = std::get_if<Pad>(&op)) pad->value = float(filler);
       std::vector<Tensor> inputs;
-      for (ValueId id : node.inputs) inputs.push_back(identities_[id]);
-      LATHE_TRY(auto results, evaluate(op, inputs));
+      for (ValueId id : node.inputs) inputs.push_back(identity(id));
+      LATHE_TRY(auto results, evaluate(op, inputs, budget_));
       for (size_t i = 0; i < results.size(); ++i) identities_[node.outputs[i]] = results[i];
     }
     return {};
@@ -115,7 +136,7 @@ private:
 
   std::vector<int64_t> &memory_of(Space space, int index) { return memory_[{int(space), index}]; }
   void lay_out(std::vector<int64_t> &memory, ValueId id) const { // row-major
-    auto ids = identities_[id].as<int64_t>();
+    auto ids = identity(id).as<int64_t>();
     int64_t step = std::max<int64_t>(1, int64_t(size_of(graph_.type(id).dtype)) / cell_);
     memory.assign(ids.size() * size_t(step), nothing);
     for (size_t i = 0; i < ids.size(); ++i) memory[i * size_t(step)] = ids[i];
@@ -158,10 +179,10 @@ private:
       const View &view = kernel.operands[o];
       if (int(o) == kernel.output || view.space == Space::weights) continue;
       LATHE_TRY(std::vector<int64_t> read, cells(view, bytes_of(view)));
-      auto identities = identities_[view.value].as<int64_t>();
+      auto identities = identity(view.value).as<int64_t>();
       std::vector<int64_t> expected(identities.begin(), identities.end());
       const Role role = role_of(kernel, o);
-      if (role.packed_for) expected = in_panels(*role.packed_for, kernel, identities_[view.value]);
+      if (role.packed_for) expected = in_panels(*role.packed_for, kernel, identity(view.value));
       if (read.size() != expected.size())
         return complain_here(fmt::format("operand {} has another size than its value", o));
       const std::vector<int64_t> &memory = memory_of(view.space, view.index);
@@ -173,11 +194,11 @@ private:
         LATHE_CHECK(no_hazard(kernel, int(o), read, written));
     }
     if (std::holds_alternative<ConvSpec>(kernel.spec)) LATHE_CHECK(check_products(kernel));
-    auto identity = identities_[out.value].as<int64_t>();
-    if (written.size() != identity.size())
+    auto named = identity(out.value).as<int64_t>();
+    if (written.size() != named.size())
       return complain_here("the result has another size than its value");
     std::vector<int64_t> &memory = memory_of(out.space, out.index);
-    for (size_t i = 0; i < written.size(); ++i) memory[size_t(written[i])] = identity[i];
+    for (size_t i = 0; i < written.size(); ++i) memory[size_t(written[i])] = named[i];
     return {};
   }
 
@@ -218,7 +239,7 @@ private:
   // Of the layers that may be meant, where several share input and weights, one must be it.
   Result<void> check_products(const Kernel &kernel) {
     const View &view = kernel.operands.back();
-    CheckedInput input{view.dims, view.strides, identities_[view.value].as<int64_t>()};
+    CheckedInput input{view.dims, view.strides, identity(view.value).as<int64_t>()};
     input.dims.resize(4, 1);
     input.strides.resize(4, 0);
     if (plan_.batched) input.dims[0] = images_;
@@ -301,7 +322,7 @@ private:
     if (from.space == Space::weights) {
       const ConstantRef &constant = plan_.weights[size_t(from.index)].constant;
       bool pads = constant->splat && from.value == no_value;
-      auto ids = pads ? std::span<const int64_t>{} : identities_[from.value].as<int64_t>();
+      auto ids = pads ? std::span<const int64_t>{} : identity(from.value).as<int64_t>();
       for (size_t i = 0; i < written.size(); ++i)
         target[size_t(written[i])] = pads ? filler : ids[i % ids.size()];
       return {};
@@ -318,16 +339,18 @@ private:
   const Graph &graph_;
   const Uses uses_;
   const int64_t images_;
+  const Budget &budget_;
   int64_t cell_ = 4; // bytes
   size_t number_ = 0;
-  std::vector<Tensor> identities_;
+  mutable std::vector<Tensor> identities_;
   std::map<std::pair<int, int>, std::vector<int64_t>> memory_;
 };
 
 } // namespace
 
-Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images) {
-  return Checker(plan, graph, images).run();
+Result<void> check_plan(const Plan &plan, const Graph &graph, int64_t images,
+                        const Budget &budget) {
+  return Checker(plan, graph, images, budget).run();
 }
 
 } // namespace lathe::core

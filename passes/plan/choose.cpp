@@ -111,7 +111,7 @@ void spend(double budget, std::vector<Choice> &choices) {
 std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedule,
                                       const Target &target, const PlanOptions &options) {
   std::vector<Choice> choices(graph.nodes.size());
-  if (options.strict) return choices;
+  if (options.strict || options.direct) return choices;
   int64_t weights = 0; // bytes
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     const Node &node = graph.nodes[n];

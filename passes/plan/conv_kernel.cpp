@@ -243,7 +243,7 @@ private:
   }
   ConvSpec spec_of(size_t i) const {
     ConvSpec spec = stages_[i].spec;
-    if (i == 0 && r_.pool) spec.pool = pool_spec(*r_.pool);
+    if (i == 0 && r_.pool) spec.pool = pool_spec(*r_.pool, r_.strict);
     if (!innermost(i)) spec.source = {spec_of(i + 1)};
     return spec;
   }
@@ -441,7 +441,7 @@ private:
     rows.dims = {1, p.panel, p.y[2], p.y[3]};
     rows.strides = {0, 1, p.y[3] * p.panel, p.panel};
     add({scratch, conv_rows(block_rows_)});
-    const Kernel pool = pool_kernel(*r_.pool, rows, r_.output, {}, batched_);
+    const Kernel pool = pool_kernel(*r_.pool, r_.strict, rows, r_.output, {}, batched_);
     kernel_.params.insert(kernel_.params.end(), pool.params.begin(), pool.params.end());
     return scratch + int64_t(pool_bytes(block_rows_));
   }

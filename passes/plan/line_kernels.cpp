@@ -38,6 +38,20 @@ std::optional<Dimension> image_dimension(const Storage &in, const Storage &out, 
   return Dimension{1, in.strides[0] * 4, out.strides[0] * out.element_bytes()};
 }
 
+// What is reduced, as it lies in memory, in loops as long as may be.
+std::vector<Dimension> joined(std::vector<Dimension> dims) {
+  std::erase_if(dims, [](const Dimension &d) { return d[0] == 1; });
+  std::ranges::stable_sort(dims, std::greater{}, [](const Dimension &d) { return d[1]; });
+  for (size_t i = dims.size(); i-- > 1;) {
+    Dimension &outer = dims[i - 1];
+    const Dimension &inner = dims[i];
+    if (outer[1] != inner[0] * inner[1]) continue;
+    outer = {outer[0] * inner[0], inner[1], 0};
+    dims.erase(dims.begin() + int64_t(i));
+  }
+  return dims;
+}
+
 void append(Kernel &k, std::initializer_list<const std::vector<Affine> *> lists) {
   for (auto *list : lists) k.params.insert(k.params.end(), list->begin(), list->end());
 }
@@ -53,7 +67,7 @@ Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storag
   LATHE_TRY(Lines l, lines(std::move(dims), image_dimension(in, out, batched)));
   Kernel k;
   bool contiguous = in.dims[axis] == 1 || (in.strides[axis] == 1 && out.strides[axis] == 1);
-  k.spec = SoftmaxSpec{op.log, contiguous};
+  k.spec = SoftmaxSpec{op.log, contiguous, in.dims[axis] > SoftmaxSpec::most_plain_terms};
   k.output = SoftmaxSpec::output;
   append(k, {&l.extents, &l.in, &l.out});
   for (int64_t v : {in.dims[axis], in.strides[axis] * 4, out.strides[axis] * 4})
@@ -99,7 +113,7 @@ Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage 
   std::ranges::stable_sort(kept, std::greater{}, [](const Dimension &d) { return d[1]; });
   bool vector = !kept.empty() && kept.back()[1] == 4 && kept.back()[2] == 4;
   LATHE_TRY(Lines l, lines(std::move(kept), image_dimension(in, out, batched)));
-  LATHE_TRY(Lines sums, lines(std::move(gone), std::nullopt));
+  LATHE_TRY(Lines sums, lines(joined(std::move(gone)), std::nullopt));
   Kernel k;
   k.spec = ReduceSpec{op.kind, vector};
   k.output = ReduceSpec::output;

@@ -53,7 +53,8 @@ struct Lowering {
       operands.add(bias, node.inputs[bias_input(op)]);
     }
     LATHE_TRY(std::vector<Storage> post, fused_operands(operands, node, op));
-    b.append(pool_kernel(op, in, out, post, b.batched), operands.storages, operands.ids, &node);
+    b.append(pool_kernel(op, b.options.strict, in, out, post, b.batched), operands.storages,
+             operands.ids, &node);
     return b.deliver(out, node.outputs[0], node);
   }
   Result<void> operator()(const GlobalPool &op) {
@@ -216,6 +217,7 @@ struct Lowering {
     request.output = b.vector_result(result, only_buffer(replaceable, others));
     request.smallest_block = b.options.smallest_blocks;
     if (chain.pool) request.pool = &std::get<Pool>(chain.pool->op);
+    request.strict = b.options.strict;
 
     Operands operands;
     operands.add(request.output, result);

@@ -10,8 +10,9 @@ namespace {
 
 class Planner {
 public:
-  Planner(const Graph &graph, const Target &target, const PlanOptions &options)
-      : b_(graph, target, options) {}
+  Planner(const Graph &graph, const Target &target, const PlanOptions &options,
+          const Budget &budget)
+      : b_(graph, target, options), budget_(budget) {}
 
   Result<Plan> run() {
     LATHE_CHECK(check_types());
@@ -20,6 +21,7 @@ public:
     for (size_t n = 0; n < b_.graph.nodes.size(); ++n) {
       if (b_.schedule.reader[n] >= 0) continue;
       b_.current = int(n);
+      LATHE_CHECK(pay());
       if (makes_nothing(b_.graph.nodes[n])) continue;
       if (auto done = lower(b_, b_.graph.nodes[n]); !done) {
         Error error = done.error();
@@ -33,11 +35,22 @@ public:
     }
     b_.current = INT_MAX;
     LATHE_CHECK(copy_outputs());
-    finish();
+    LATHE_CHECK(finish());
     return std::move(b_.plan);
   }
 
 private:
+  // For the kernels so far.
+  Result<void> pay() {
+    constexpr std::string_view planning = "planning the network";
+    LATHE_CHECK(budget_.check(planning));
+    if (b_.plan.kernels.size() < paid_) return {};
+    constexpr size_t together = 256;
+    LATHE_TRY(grants_.emplace_back(), budget_.take(int64_t(together) * kernel_bytes, planning));
+    paid_ += together;
+    return {};
+  }
+
   // --- Decisions about the whole graph
 
   // Kernels move any type, do simple arithmetic on whole numbers, and compute in f32.
@@ -128,8 +141,8 @@ private:
     return {};
   }
 
-  void finish() {
-    ArenaSize size = assign_offsets(b_.storage.buffers, b_.batched);
+  Result<void> finish() {
+    LATHE_TRY(const ArenaSize size, assign_offsets(b_.storage.buffers, b_.batched, budget_));
     b_.plan.arena_bytes = b_.batched ? Affine{size.bytes, 0} : Affine{0, size.bytes};
     b_.plan.arena_lower_bound_bytes =
         b_.batched ? Affine{size.lower_bound, 0} : Affine{0, size.lower_bound};
@@ -143,6 +156,8 @@ private:
       }
       b_.plan.scratch_bytes = std::max(b_.plan.scratch_bytes, kernel.scratch_bytes);
     }
+    LATHE_CHECK(b_.plan.sized(1, 1));
+    return {};
   }
 
   void count_alive() {
@@ -159,12 +174,16 @@ private:
   }
 
   PlanBuilder b_;
+  const Budget &budget_;
+  size_t paid_ = 0; // kernels
+  std::vector<Grant> grants_;
 };
 
 } // namespace
 
-Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options) {
-  return Planner(graph, target, options).run();
+Result<Plan> make_plan(const Graph &graph, const Target &target, const PlanOptions &options,
+                       const Budget &budget) {
+  return Planner(graph, target, options, budget).run();
 }
 
 } // namespace lathe::core

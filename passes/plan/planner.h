@@ -92,7 +92,8 @@ bool channels_contiguous(const Storage &s);
 struct ArenaSize {
   int64_t bytes = 0, lower_bound = 0;
 };
-ArenaSize assign_offsets(std::vector<Buffer> &buffers, bool batched);
+// Errors: limit, where the bytes cannot be counted, or the budget's time is over.
+Result<ArenaSize> assign_offsets(std::vector<Buffer> &buffers, bool batched, const Budget &budget);
 
 // One elementwise kernel: operands broadcast to the shape of `output` by NumPy's rules. Without
 // steps: a copy, or a cast between the storages' types.
@@ -200,6 +201,7 @@ struct ConvRequest {
   std::vector<ConvStage> stages;
   Storage input;              // of the last stage in the list
   const Pool *pool = nullptr; // of the first stage's result
+  bool strict = false;        // the pool
   Storage output;
   bool smallest_block = false; // a row of the output, or of its tiles, per task
 };
@@ -210,8 +212,8 @@ Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batch
 // dense layers, are contiguous. Errors: unsupported beyond six dimensions.
 Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
                     const std::vector<Storage> &post, bool batched);
-PoolSpec pool_spec(const Pool &op);
-Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out,
+PoolSpec pool_spec(const Pool &op, bool strict);
+Kernel pool_kernel(const Pool &op, bool strict, const Storage &in, const Storage &out,
                    const std::vector<Storage> &post, bool batched);
 Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool batched);
 Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storage &out,

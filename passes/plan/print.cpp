@@ -109,8 +109,9 @@ struct Describe {
             ""};
   }
   Parts operator()(const PoolSpec &s) const {
-    return {fmt::format("{}_pool{}_f32{}{}{}{}{}", to_string(s.kind),
+    return {fmt::format("{}_pool{}_f32{}{}{}{}{}{}{}", to_string(s.kind),
                         s.window.h == 0 ? "" : fmt::format("{}x{}", s.window.h, s.window.w),
+                        s.strict ? "_strict" : "", s.blocked ? "_blocked" : "",
                         s.count_include_pad ? "_with_pad" : "", s.dilated ? "_dilated" : "",
                         s.pre.empty() ? "" : "_behind" + describe(s.pre), s.bias ? "_bias" : "",
                         describe(s.post)),
@@ -122,8 +123,8 @@ struct Describe {
             ""};
   }
   Parts operator()(const SoftmaxSpec &s) const {
-    return {fmt::format("{}{}{}", s.log ? "log_" : "", SoftmaxSpec::name,
-                        s.contiguous ? "" : "_strided"),
+    return {fmt::format("{}{}{}{}", s.log ? "log_" : "", SoftmaxSpec::name,
+                        s.contiguous ? "" : "_strided", s.blocked ? "_blocked" : ""),
             ""};
   }
   Parts operator()(const ReduceSpec &s) const {

@@ -1,6 +1,8 @@
 // Kernels whose tasks are rows: dense layers (of weights), pools and LRN (of pictures).
 #include "passes/plan/planner.h"
 
+#include <algorithm>
+
 namespace lathe::core {
 namespace {
 
@@ -42,19 +44,22 @@ Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
   return k;
 }
 
-PoolSpec pool_spec(const Pool &op) {
+PoolSpec pool_spec(const Pool &op, bool strict) {
+  const bool max = op.kind == PoolKind::max;
   PoolSpec spec{.kind = op.kind, .bias = op.bias, .pre = op.pre, .post = op.post};
+  spec.strict = max && strict;
+  spec.blocked = !max && op.kernel.h * op.kernel.w > PoolSpec::most_plain_taps;
   spec.count_include_pad = op.kind == PoolKind::average && op.count_include_pad;
   spec.dilated = op.dilation != Size2{};
   if (!spec.dilated && op.kernel.h * op.kernel.w <= 9) spec.window = op.kernel;
   return spec;
 }
 
-Kernel pool_kernel(const Pool &op, const Storage &in, const Storage &out,
+Kernel pool_kernel(const Pool &op, bool strict, const Storage &in, const Storage &out,
                    const std::vector<Storage> &post, bool batched) {
   const Shape &x = in.dims, &y = out.dims;
   Kernel k;
-  k.spec = pool_spec(op);
+  k.spec = pool_spec(op, strict);
   k.output = PoolSpec::output;
   add(k, {y[2], y[3], y[1], x[2], x[3], op.kernel.h, op.kernel.w, op.stride.h, op.stride.w,
           op.dilation.h, op.dilation.w, op.pad.top, op.pad.left, x[2] + op.pad.top + op.pad.bottom,
@@ -70,10 +75,13 @@ Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool bat
   Kernel k;
   k.spec = LrnSpec{op.alpha / float(op.size), op.beta, op.k};
   k.output = LrnSpec::output;
-  add(k, {x[2], x[3], x[1], (op.size - 1) / 2, op.size / 2});
+  // Beyond all channels a window has nothing but zeros.
+  const int64_t before = std::min((op.size - 1) / 2, x[1] - 1);
+  const int64_t after = std::min(op.size / 2, x[1] - 1);
+  add(k, {x[2], x[3], x[1], before, after});
   finish_rows(k, in, out, x[3] * x[1] * 4, batched);
   // Pixels between zeros; whole vectors of the widest target.
-  k.scratch_bytes = LrnSpec::together * (x[1] + op.size + 2 * 16) * 4;
+  k.scratch_bytes = LrnSpec::together * (before + x[1] + after + 1 + 2 * 16) * 4;
   return k;
 }
 

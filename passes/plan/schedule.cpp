@@ -45,7 +45,8 @@ const Conv *feeding_convolution(const Graph &graph, const Uses &uses, size_t n) 
 bool pools_by_blocks(const Graph &graph, const Pool &pool, const Node &convolution,
                      const Conv &conv, const PlanOptions &options) {
   // Rows of Winograd's tiles that blocks have in common are too many.
-  if (pool.kernel.h > pool.stride.h && !options.strict && !alternatives(conv).empty()) return false;
+  const bool direct = options.strict || options.direct;
+  if (pool.kernel.h > pool.stride.h && !direct && !alternatives(conv).empty()) return false;
   constexpr double most_bytes = 1 << 20, panel = 32;
   const Shape &x = graph.shape(convolution.inputs[0]), &y = graph.shape(convolution.outputs[0]);
   const int64_t rows = reach(pool.kernel.h, pool.dilation.h);

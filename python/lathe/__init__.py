@@ -8,7 +8,7 @@ Arrays that are contiguous are read where they lie, results are written where th
 is free while a network runs or is compiled.
 """
 
-from ._lathe import KernelInfo, MemoryUse, TensorInfo, bundled_models, usable_cpus
+from ._lathe import BindReport, KernelInfo, MemoryUse, TensorInfo, bundled_models, usable_cpus
 from ._lathe import version as _version
 from .error import Error
 from .model import Model, read_picture
@@ -19,6 +19,7 @@ from .tables import Benchmark, Profile
 __version__ = _version()
 __all__ = [
     "Benchmark",
+    "BindReport",
     "Error",
     "KernelInfo",
     "MemoryUse",

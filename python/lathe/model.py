@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings as _warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _lathe
-from ._lathe import TensorInfo
+from ._lathe import BindReport, TensorInfo
 
 Path = "str | os.PathLike[str]"
 
@@ -26,25 +27,33 @@ class Model:
         model: str | os.PathLike[str],
         *,
         weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        partial_weights: bool = False,
+        ignore_unused_weights: bool = False,
         seed: int | None = None,
         batch: int = 1,
         shapes: Mapping[str, Sequence[int]] | None = None,
         values: Mapping[str, Any] | None = None,
         parameters: Mapping[str, float] | None = None,
+        compile_memory: int = 0,
+        time_limit: float = 3600,
     ) -> Model:
         """A file (.net, .onnx), or the name of a bundled network.
 
-        weights: a safetensors file, or arrays by name, instead of the model's own.
+        weights: a safetensors file, or arrays by name, instead of the model's own; the two options
+            beside it are those of bind_weights.
         seed: random weights for layers that have none.
         batch, shapes, values: ONNX: images where the file leaves dimension 0 open; shapes of
             inputs; values of inputs that decide shapes.
         parameters: .net: "classes" for one.
+        compile_memory, time_limit: as for compile; for reading, and for random weights.
         """
-        made = cls(
-            _lathe.Model.load(os.fspath(model), *_load_options(batch, shapes, values, parameters))
-        )
+        options = _load_options(batch, shapes, values, parameters)
+        made = cls(_lathe.Model.load(os.fspath(model), *options, compile_memory, time_limit))
+        made._warn()
         if weights is not None:
-            made.bind_weights(weights)
+            made.bind_weights(
+                weights, partial=partial_weights, ignore_unused=ignore_unused_weights
+            )
         if seed is not None:
             made.randomise_weights(seed)
         return made
@@ -59,16 +68,34 @@ class Model:
         shapes: Mapping[str, Sequence[int]] | None = None,
         values: Mapping[str, Any] | None = None,
         parameters: Mapping[str, float] | None = None,
+        compile_memory: int = 0,
+        time_limit: float = 3600,
     ) -> Model:
         """The bytes of an ONNX file, or the text of a .net file; no other file is read."""
         options = _load_options(batch, shapes, values, parameters)
-        return cls(_lathe.Model.parse(data, format, *options))
+        made = cls(_lathe.Model.parse(data, format, *options, compile_memory, time_limit))
+        made._warn()
+        return made
 
-    def bind_weights(self, weights: str | os.PathLike[str] | Mapping[str, Any]) -> None:
+    def bind_weights(
+        self,
+        weights: str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        partial: bool = False,
+        ignore_unused: bool = False,
+    ) -> BindReport:
+        """Weights from a safetensors file, or arrays by name, in place of those that there are.
+
+        partial: weights that are not given stay as they are; otherwise all must be given.
+        ignore_unused: arrays that no weight is named after are no errors. What checkpoints carry
+            along (num_batches_tracked, auxiliary heads) is ignored in any case.
+        Returns the names that were not used (unused), and those of weights that were not given:
+        kept as they were (kept), or without numbers still (missing).
+        """
         if isinstance(weights, Mapping):
-            self._handle.bind_weights({k: np.ascontiguousarray(v) for k, v in weights.items()})
-        else:
-            self._handle.bind_weights_file(os.fspath(weights))
+            arrays = {name: _as_weight(value) for name, value in weights.items()}
+            return self._handle.bind_weights(arrays, partial, ignore_unused)
+        return self._handle.bind_weights_file(os.fspath(weights), partial, ignore_unused)
 
     def randomise_weights(self, seed: int = 0) -> None:
         """Weights under which signals neither fade nor explode; those that there are stay."""
@@ -96,8 +123,20 @@ class Model:
     def layers(self) -> list[str]:
         return self._handle.layers
 
+    def _warn(self) -> None:
+        for warning in self._handle.warnings:
+            _warnings.warn(warning, stacklevel=3)
+
     def __repr__(self) -> str:
         return f"<lathe.Model {self.name!r}: {self.inputs} -> {self.outputs}>"
+
+
+def _as_weight(value: Any) -> np.ndarray:
+    """As a file's tensor would be read: all floats become float32."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
+    return np.require(array, requirements=["C", "A"])
 
 
 def _load_options(batch, shapes, values, parameters):
@@ -114,7 +153,7 @@ def read_picture(
 ) -> np.ndarray:
     """A picture as an input of shape 1,C,H,W, as the preset's training prepared its own.
 
-    preset: "torchvision", "caffe-bgr", "fashion-mnist" or "raw".
+    preset: "torchvision", "torchvision-v2", "caffe-bgr", "fashion-mnist" or "raw".
     """
     picture = np.empty(tuple(shape), np.float32)
     _lathe.read_picture(os.fspath(file), preset, picture)

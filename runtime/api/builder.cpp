@@ -23,11 +23,22 @@ struct Value::Graph {
     return none;
   }
 
+  // What `make` gives; what it throws becomes the network's error.
+  template <typename F> static Value made(const std::shared_ptr<Graph> &graph, F &&make) {
+    try {
+      return make();
+    } catch (...) {
+      return {graph, graph->fail(thrown_error())};
+    }
+  }
+
   // A layer that reads `values`, then weights that are named after it.
   static Value layer(std::span<const Value> values, std::string_view name, core::Op op,
                      const Weights &weights = {}) {
-    std::shared_ptr<Graph> graph = values[0].graph_;
-    return {graph, graph->add(values, name, std::move(op), weights)};
+    const std::shared_ptr<Graph> graph = values[0].graph_;
+    return made(graph, [&]() -> Value {
+      return {graph, graph->add(values, name, std::move(op), weights)};
+    });
   }
 
   uint32_t add(std::span<const Value> values, std::string_view given, core::Op op,
@@ -95,17 +106,19 @@ Builder::Builder(std::string name) : graph_(std::make_shared<Value::Graph>()) {
 }
 
 Value Builder::input(std::string_view name, Shape shape, DType dtype) {
-  if (auto count = core::checked_element_count(shape); !count) {
-    Error why = public_error(count.error());
-    why.node = name;
-    return {graph_, graph_->fail(std::move(why))};
-  }
-  if (!graph_->names.emplace(name).second)
-    return {graph_, graph_->fail({.code = ErrorCode::invalid,
-                                  .message = "two values have the same name",
-                                  .node = std::string(name)})};
-  return {graph_,
-          graph_->graph.add_input(std::string(name), {core::DType(dtype), std::move(shape)})};
+  return Value::Graph::made(graph_, [&]() -> Value {
+    if (auto count = core::checked_element_count(shape); !count) {
+      Error why = public_error(count.error());
+      why.node = name;
+      return {graph_, graph_->fail(std::move(why))};
+    }
+    if (!graph_->names.emplace(name).second)
+      return {graph_, graph_->fail({.code = ErrorCode::invalid,
+                                    .message = "two values have the same name",
+                                    .node = std::string(name)})};
+    return {graph_,
+            graph_->graph.add_input(std::string(name), {core::DType(dtype), std::move(shape)})};
+  });
 }
 
 Result<Model> Builder::build(std::span<const Value> outputs) {
@@ -127,41 +140,49 @@ Shape Value::shape() const { return id_ == Graph::none ? Shape{} : graph_->graph
 
 Value Value::conv(std::string_view name, std::int64_t channels, Size2 kernel,
                   ConvOptions options) const {
-  core::Conv conv;
-  conv.kernel = size(kernel);
-  conv.stride = size(options.stride);
-  conv.dilation = size(options.dilation);
-  conv.pad = pads(options.pad);
-  conv.groups = options.groups;
-  conv.bias = options.bias;
-  const int64_t depth = Graph::extent(*this, 1) / std::max<int64_t>(1, options.groups);
-  Weights weights{{"weight", {channels, depth, kernel.h, kernel.w}}};
-  if (options.bias) weights.push_back({"bias", {channels}});
-  return Graph::layer({this, 1}, name, conv, weights);
+  return Graph::made(graph_, [&]() -> Value {
+    core::Conv conv;
+    conv.kernel = size(kernel);
+    conv.stride = size(options.stride);
+    conv.dilation = size(options.dilation);
+    conv.pad = pads(options.pad);
+    conv.groups = options.groups;
+    conv.bias = options.bias;
+    const int64_t depth = Graph::extent(*this, 1) / std::max<int64_t>(1, options.groups);
+    Weights weights{{"weight", {channels, depth, kernel.h, kernel.w}}};
+    if (options.bias) weights.push_back({"bias", {channels}});
+    return Graph::layer({this, 1}, name, conv, weights);
+  });
 }
 
 Value Value::dense(std::string_view name, std::int64_t outputs, bool bias) const {
-  core::Dense dense;
-  dense.bias = bias;
-  Weights weights{{"weight", {outputs, Graph::extent(*this, 1)}}};
-  if (bias) weights.push_back({"bias", {outputs}});
-  return Graph::layer({this, 1}, name, dense, weights);
+  return Graph::made(graph_, [&]() -> Value {
+    core::Dense dense;
+    dense.bias = bias;
+    Weights weights{{"weight", {outputs, Graph::extent(*this, 1)}}};
+    if (bias) weights.push_back({"bias", {outputs}});
+    return Graph::layer({this, 1}, name, dense, weights);
+  });
 }
 
 Value Value::batch_norm(std::string_view name, float epsilon) const {
-  const Shape channels{Graph::extent(*this, 1)};
-  return Graph::layer({this, 1}, name, core::BatchNorm{epsilon},
-                      {{"weight", channels},
-                       {"bias", channels},
-                       {"running_mean", channels},
-                       {"running_var", channels}});
+  return Graph::made(graph_, [&]() -> Value {
+    const Shape channels{Graph::extent(*this, 1)};
+    return Graph::layer({this, 1}, name, core::BatchNorm{epsilon},
+                        {{"weight", channels},
+                         {"bias", channels},
+                         {"running_mean", channels},
+                         {"running_var", channels}});
+  });
 }
 
 Value Value::prelu(std::string_view name) const {
-  Shape slopes(std::max<size_t>(shape().size(), 2) - 1, 1); // broadcasts over what follows
-  slopes[0] = Graph::extent(*this, 1);
-  return Graph::layer({this, 1}, name, core::Binary{core::BinaryKind::prelu},
-                      {{"weight", std::move(slopes)}});
+  return Graph::made(graph_, [&]() -> Value {
+    Shape slopes(std::max<size_t>(shape().size(), 2) - 1, 1); // broadcasts over what follows
+    slopes[0] = Graph::extent(*this, 1);
+    return Graph::layer({this, 1}, name, core::Binary{core::BinaryKind::prelu},
+                        {{"weight", std::move(slopes)}});
+  });
 }
 
 Value Value::max_pool(Size2 kernel, PoolOptions options, std::string_view name) const {
@@ -214,7 +235,9 @@ Value Value::transpose(std::vector<std::int64_t> order, std::string_view name) c
 }
 Value Value::slice(std::int64_t axis, std::int64_t begin, std::int64_t end,
                    std::string_view name) const {
-  return Graph::layer({this, 1}, name, core::Slice{{axis}, {begin}, {end}, {1}});
+  return Graph::made(graph_, [&]() -> Value {
+    return Graph::layer({this, 1}, name, core::Slice{{axis}, {begin}, {end}, {1}});
+  });
 }
 Value Value::dropout(float rate, std::string_view name) const {
   return Graph::layer({this, 1}, name, core::Dropout{rate});

@@ -1,6 +1,8 @@
 #include "runtime/api/convert.h"
 
 #include <fmt/format.h>
+#include <new>
+#include <system_error>
 
 namespace lathe {
 
@@ -28,6 +30,30 @@ Error public_error(const core::Error &e) {
 }
 
 std::string to_string(const Error &error) { return core::to_string(house_error(error)); }
+
+Error plain_error(ErrorCode code, const char *message) noexcept {
+  Error error{.code = code};
+  try {
+    error.message = message;
+  } catch (...) {
+    // The code says enough.
+  }
+  return error;
+}
+
+Error thrown_error() noexcept {
+  try {
+    throw;
+  } catch (const std::bad_alloc &) {
+    return plain_error(ErrorCode::limit, "out of memory");
+  } catch (const std::system_error &e) {
+    return plain_error(ErrorCode::io, e.what());
+  } catch (const std::exception &e) {
+    return plain_error(ErrorCode::internal, e.what());
+  } catch (...) {
+    return plain_error(ErrorCode::internal, "something unknown was thrown");
+  }
+}
 
 TensorInfo tensor_info(std::string name, const core::Type &type) {
   return {std::move(name), DType(type.dtype), type.shape,

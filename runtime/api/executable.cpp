@@ -1,11 +1,13 @@
 // lathe::compile, Executable and Request: the house's own behind handles.
 #include "runtime/executable.h"
 
+#include "frontend/constants.h"
 #include "runtime/api/convert.h"
 #include "runtime/kernel_facts.h"
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <set>
 
 namespace lathe {
 
@@ -13,16 +15,29 @@ struct Threads::Impl {
   std::shared_ptr<core::Workers> workers; // null: the calling thread alone
 };
 
-Threads Threads::pool(int count) {
+namespace {
+
+// Without memory for it, or threads, the calling thread works alone.
+std::shared_ptr<core::Workers> workers(const Threads &threads) {
+  return threads.impl() ? threads.impl()->workers : nullptr;
+}
+
+} // namespace
+
+Threads Threads::pool(int count) try {
   count = std::min(count > 0 ? count : core::usable_cpus(), 1024);
   return Threads(
       std::make_shared<Impl>(count > 1 ? std::make_shared<core::ThreadPool>(count) : nullptr));
+} catch (...) {
+  return Threads(nullptr);
 }
-Threads Threads::host(ParallelFor parallel_for, void *host, int jobs) {
+Threads Threads::host(ParallelFor parallel_for, void *host, int jobs) try {
   return Threads(std::make_shared<Impl>(
       std::make_shared<core::HostThreads>(parallel_for, host, std::clamp(jobs, 1, 1024))));
+} catch (...) {
+  return Threads(nullptr);
 }
-int Threads::count() const { return impl_->workers ? impl_->workers->threads() : 1; }
+int Threads::count() const { return impl_ && impl_->workers ? impl_->workers->threads() : 1; }
 
 struct Executable::Impl {
   std::shared_ptr<const core::Executable> executable;
@@ -51,19 +66,47 @@ core::Result<core::CompileOptions> house_options(const Options &options, int thr
     LATHE_TRY(compile.target, core::find_target(options.target));
   }
   compile.passes.disabled = options.disabled_passes;
+  if (options.batch < 1 || options.batch > core::most_images)
+    return core::fail(core::Error{.code = core::ErrorCode::usage,
+                                  .message = "bad number of images",
+                                  .expected = fmt::format("1 to {}", core::most_images),
+                                  .found = fmt::format("{}", options.batch)});
   compile.memory = {options.memory_limit, options.batch, threads};
-  compile.plan.strict = options.numerics == Numerics::strict;
+  compile.passes.strict = compile.plan.strict = options.numerics == Numerics::strict;
   compile.plan.weight_budget = options.weight_budget;
   compile.tune = options.tune;
   compile.cache = {options.cache_directory, options.cache_bytes};
-  compile.time_limit = options.time_limit;
+  compile.budget = budget_of(options.compile_memory, options.time_limit, options.memory_limit);
+  compile.copy_weights = options.copy_weights;
   return compile;
+}
+
+Result<void> check_weights(const core::Graph &graph) {
+  std::set<std::string> without, all;
+  for (const core::Value &value : graph.values)
+    if (value.constant)
+      core::for_each_part(value.constant, [&](const core::Constant &part) {
+        if (core::is_named(part)) all.insert(part.name);
+        if (core::unbound(part)) without.insert(part.name);
+      });
+  if (without.empty()) return {};
+  return Error{
+      .code = ErrorCode::invalid,
+      .message = without.size() == all.size()
+                     ? "the model has no weights yet"
+                     : fmt::format("{} of the model's {} weights have no numbers yet",
+                                   without.size(), all.size()),
+      .node = *without.begin(),
+      .expected =
+          "those of a checkpoint (bind_weights; in Python weights=\"FILE.safetensors\"), or "
+          "random ones (randomise_weights; seed=0)"};
 }
 
 } // namespace
 
 Result<Executable> compile(const Model &model, const Options &options) {
-  return guarded([&]() -> Result<Executable> {
+  return guarded_deep([&]() -> Result<Executable> {
+    if (auto whole = check_weights(model.impl().graph); !whole) return whole.error();
     Threads threads = options.threads ? *options.threads : Threads::pool();
     LATHE_PUBLIC_TRY(const core::CompileOptions house, house_options(options, threads.count()));
     LATHE_PUBLIC_TRY(auto executable, core::Executable::compile(model.impl().graph, house));
@@ -88,12 +131,10 @@ const std::string &Executable::target() const { return impl_->executable->plan()
 
 MemoryUse Executable::memory(std::int64_t images, int threads) const {
   if (threads <= 0) threads = impl_->threads.count();
-  const core::Plan &plan = impl_->executable->plan();
-  MemoryUse use{.weights = plan.weight_bytes(),
-                .arena = plan.arena_bytes.at(images),
-                .scratch = threads * plan.scratch_per_thread()};
-  use.tensors = plan.memory_bytes(images, threads) - use.total();
-  return use;
+  constexpr std::int64_t too_large = INT64_MAX / 4;
+  const auto sizes = impl_->executable->plan().sized(images, threads);
+  if (!sizes) return {too_large, too_large, too_large, too_large};
+  return {sizes->weights, sizes->arena, sizes->scratch, sizes->tensors};
 }
 
 std::vector<KernelInfo> Executable::kernels() const {
@@ -128,7 +169,7 @@ Result<Request> Executable::request(std::int64_t images) const {
 Result<Request> Executable::request(std::int64_t images, const Threads &threads) const {
   return guarded([&]() -> Result<Request> {
     LATHE_PUBLIC_TRY(auto request,
-                     core::Request::create(impl_->executable, images, threads.impl()->workers));
+                     core::Request::create(impl_->executable, images, workers(threads)));
     return Request(std::make_unique<Request::Impl>(std::move(request), impl_->inputs.size(),
                                                    impl_->outputs.size()));
   });

@@ -18,8 +18,13 @@ core::Tensor copy_of(const core::Tensor &tensor) {
   return copy;
 }
 
+core::Budget load_budget(const LoadOptions &options) {
+  return budget_of(options.compile_memory, options.time_limit);
+}
+
 core::Result<core::OnnxOptions> onnx_options(const LoadOptions &options) {
   core::OnnxOptions onnx;
+  onnx.budget = load_budget(options);
   onnx.batch = options.batch;
   onnx.shapes = {options.shapes.begin(), options.shapes.end()};
   for (const auto &[name, view] : options.values) {
@@ -38,26 +43,35 @@ core::Result<void> check_size(const std::string &file, uint64_t size, uint64_t l
                                 .found = fmt::format("{} bytes", size)});
 }
 
-core::Result<core::Graph> load_graph(const std::string &model, const LoadOptions &options) {
+core::Result<Model::Impl> load_graph(const std::string &model, const LoadOptions &options) {
   std::error_code no_file;
-  if (const auto size = std::filesystem::file_size(model, no_file); !no_file)
+  if (const auto size = std::filesystem::file_size(model, no_file);
+      !no_file && !core::is_bundled(model))
     LATHE_CHECK(check_size(model, size, options.largest_file));
   LATHE_TRY(const core::OnnxOptions onnx, onnx_options(options));
-  LATHE_TRY(core::Graph graph, core::load_model(model, {options.parameters, {}}, onnx));
+  std::vector<std::string> warnings;
+  LATHE_TRY(core::Graph graph,
+            core::load_model(model, {options.parameters, {}, &warnings, onnx.budget}, onnx));
   LATHE_CHECK(core::bind_bundled_weights(graph, model, options.parameters));
-  return graph;
+  return Model::Impl{std::move(graph), std::move(warnings)};
 }
 
-core::Result<core::Graph> parse_graph(std::span<const std::byte> bytes, Format format,
+core::Result<Model::Impl> parse_graph(std::span<const std::byte> bytes, Format format,
                                       const LoadOptions &options) {
   LATHE_CHECK(check_size("<memory>", bytes.size(), options.largest_file));
-  if (format == Format::net)
-    return core::parse_net({reinterpret_cast<const char *>(bytes.data()), bytes.size()}, "<memory>",
-                           {options.parameters, {}});
+  if (format == Format::net) {
+    std::vector<std::string> warnings;
+    LATHE_TRY(core::Graph graph,
+              core::parse_net({reinterpret_cast<const char *>(bytes.data()), bytes.size()},
+                              "<memory>",
+                              {options.parameters, {}, &warnings, load_budget(options)}));
+    return Model::Impl{std::move(graph), std::move(warnings)};
+  }
   LATHE_TRY(const core::OnnxOptions onnx, onnx_options(options));
   auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
   LATHE_TRY(auto file, core::OnnxModel::parse(*copy, copy, "<memory>"));
-  return file.graph(onnx);
+  LATHE_TRY(core::Graph graph, file.graph(onnx));
+  return Model::Impl{std::move(graph)};
 }
 
 // The value that a layer or value is called by.
@@ -85,30 +99,50 @@ std::vector<TensorInfo> infos(const core::Graph &graph, const std::vector<core::
   return result;
 }
 
-Result<Model> as_model(core::Result<core::Graph> graph) {
-  if (!graph) return public_error(graph.error());
-  return Model(std::make_unique<Model::Impl>(std::move(*graph)));
+Result<Model> as_model(core::Result<Model::Impl> made, const LoadOptions &options) {
+  if (!made) return public_error(made.error());
+  made->compile_memory = options.compile_memory;
+  made->time_limit = options.time_limit;
+  return Model(std::make_unique<Model::Impl>(std::move(*made)));
+}
+
+// What `change` makes of a model's graph: all of it, or after an error nothing.
+template <typename F> auto changed(Model::Impl &impl, F &&change) {
+  using Done = decltype(change(impl.graph));
+  return guarded_deep([&]() -> Done {
+    core::Graph graph = impl.graph;
+    Done done = change(graph);
+    if (done) impl.graph = std::move(graph);
+    return done;
+  });
+}
+
+Result<BindReport> bind(core::Graph &graph, const core::WeightsFile &file,
+                        const BindOptions &options) {
+  LATHE_PUBLIC_TRY(core::BindReport report,
+                   core::bind_weights(graph, file, {options.partial, options.ignore_unused}));
+  return BindReport{std::move(report.unused), std::move(report.kept), std::move(report.missing)};
 }
 
 } // namespace
 
 Result<Model> Model::load(const std::string &model, const LoadOptions &options) {
-  return guarded([&] { return as_model(load_graph(model, options)); });
+  return guarded_deep([&] { return as_model(load_graph(model, options), options); });
 }
 Result<Model> Model::parse(std::span<const std::byte> bytes, Format format,
                            const LoadOptions &options) {
-  return guarded([&] { return as_model(parse_graph(bytes, format, options)); });
+  return guarded_deep([&] { return as_model(parse_graph(bytes, format, options), options); });
 }
 
-Result<void> Model::bind_weights(const std::string &safetensors) {
-  return guarded([&]() -> Result<void> {
+Result<BindReport> Model::bind_weights(const std::string &safetensors, const BindOptions &options) {
+  return changed(*impl_, [&](core::Graph &graph) -> Result<BindReport> {
     LATHE_PUBLIC_TRY(const core::WeightsFile file, core::WeightsFile::open(safetensors));
-    LATHE_PUBLIC_CHECK(core::bind_weights(impl_->graph, file));
-    return {};
+    return bind(graph, file, options);
   });
 }
-Result<void> Model::bind_weights(const std::map<std::string, TensorView> &weights) {
-  return guarded([&]() -> Result<void> {
+Result<BindReport> Model::bind_weights(const std::map<std::string, TensorView> &weights,
+                                       const BindOptions &options) {
+  return changed(*impl_, [&](core::Graph &graph) -> Result<BindReport> {
     std::map<std::string, core::Tensor> tensors;
     for (const auto &[name, view] : weights) {
       LATHE_PUBLIC_TRY(tensors[name], as_tensor(name, view));
@@ -116,26 +150,26 @@ Result<void> Model::bind_weights(const std::map<std::string, TensorView> &weight
     auto bytes = std::make_shared<std::string>(core::encode_safetensors(tensors));
     LATHE_PUBLIC_TRY(const core::WeightsFile file,
                      core::WeightsFile::parse(std::as_bytes(std::span(*bytes)), bytes, "<memory>"));
-    LATHE_PUBLIC_CHECK(core::bind_weights(impl_->graph, file));
-    return {};
+    return bind(graph, file, options);
   });
 }
 Result<void> Model::randomise_weights(std::uint64_t seed) {
-  return guarded([&]() -> Result<void> {
-    LATHE_PUBLIC_CHECK(core::randomise_weights(impl_->graph, seed));
+  return changed(*impl_, [&](core::Graph &graph) -> Result<void> {
+    LATHE_PUBLIC_CHECK(
+        core::randomise_weights(graph, seed, budget_of(impl_->compile_memory, impl_->time_limit)));
     return {};
   });
 }
 
 Result<void> Model::set_outputs(std::span<const std::string> names) {
-  return guarded([&]() -> Result<void> {
+  return changed(*impl_, [&](core::Graph &graph) -> Result<void> {
     if (names.empty()) return Error{.code = ErrorCode::usage, .message = "a model needs an output"};
     std::vector<core::ValueId> outputs;
     for (const std::string &name : names) {
-      LATHE_PUBLIC_TRY(outputs.emplace_back(), find_value(impl_->graph, name));
+      LATHE_PUBLIC_TRY(outputs.emplace_back(), find_value(graph, name));
     }
-    impl_->graph.outputs = std::move(outputs);
-    core::remove_dead_code(impl_->graph);
+    graph.outputs = std::move(outputs);
+    core::remove_dead_code(graph);
     return {};
   });
 }
@@ -148,6 +182,8 @@ std::vector<std::string> Model::layers() const {
   for (const core::Node &node : impl_->graph.nodes) names.push_back(node.name);
   return names;
 }
+
+const std::vector<std::string> &Model::warnings() const { return impl_->warnings; }
 
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Model::Model(const Model &other) : impl_(std::make_unique<Impl>(*other.impl_)) {}

@@ -9,12 +9,12 @@ namespace lathe {
 
 Result<void> read_picture(const std::string &file, std::string_view preset, const Shape &shape,
                           std::span<float> to) {
-  return guarded([&]() -> Result<void> {
+  return guarded_deep([&]() -> Result<void> {
     const auto recipe = core::find_preset(preset);
     if (!recipe)
       return Error{.code = ErrorCode::usage,
                    .message = "unknown preset",
-                   .expected = "torchvision, caffe-bgr, fashion-mnist or raw",
+                   .expected = core::preset_names(),
                    .found = std::string(preset)};
     const auto count = core::checked_element_count(shape);
     if (shape.size() != 4 || shape[0] != 1 || !count || size_t(*count) != to.size())

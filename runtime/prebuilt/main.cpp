@@ -3,11 +3,11 @@
 #include "codegen/archive.h"
 #include "frontend/bundled.h"
 #include "frontend/net.h"
+#include "frontend/output_file.h"
 #include "passes/pipeline.h"
 
 #include <cstdio>
 #include <fmt/format.h>
-#include <fstream>
 #include <map>
 #include <thread>
 
@@ -89,16 +89,15 @@ Result<std::vector<KernelSpec>> specs_for(const Target &target) {
 }
 
 Result<void> write(const std::string &path, std::span<const std::string> targets) {
-  std::ofstream file(path, std::ios::binary);
+  std::string all;
   for (const std::string &name : targets) {
     LATHE_TRY(const Target target, find_target(name));
     LATHE_TRY(const std::vector<KernelSpec> specs, specs_for(target));
     LATHE_TRY(const std::string archive,
               compile_archive(specs, target, int(std::thread::hardware_concurrency())));
-    file << archive;
+    all += archive;
   }
-  if (!file.flush()) return fail(ErrorCode::io, "cannot write " + path);
-  return {};
+  return write_file(path, {std::as_bytes(std::span(all))});
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 """Does Lathe agree with ONNX Runtime, and with torch where a model came from there? Runs models of
-both kinds through both, compares before the softmax, and says how far apart they are."""
+both kinds through both, compares before the softmax, and says how far apart they are; then random
+variations of single ops (variations.py), and whether the tests' list of attributes is ONNX's."""
 
 import argparse
 import json
@@ -15,8 +16,10 @@ import onnxruntime
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "bench" / "compare"))
 import agreement  # noqa: E402
+import attributes  # noqa: E402
 import light  # noqa: E402
 import targets  # noqa: E402
+import variations  # noqa: E402
 
 SMALL = {"networks": "squeezenet1_1,shufflenet_v2_x1_0,mobilenet_v2", "opsets": "9,16"}
 
@@ -143,7 +146,9 @@ def main():
                 verdicts.append(judge_plan(case, arguments.lathe))
     print(f"{sum(verdicts)} of {len(verdicts)} agree, errors at most {agreement.TOLERANCE} of the "
           "largest value")
-    sys.exit(0 if all(verdicts) and verdicts else 1)
+    good = [all(verdicts) and bool(verdicts), attributes.check(),
+            variations.compare(arguments.lathe, 2 if arguments.small else 50)]
+    sys.exit(0 if all(good) else 1)
 
 
 if __name__ == "__main__":

@@ -224,6 +224,36 @@ TEST_CASE("compiling stops when its time is over") {
   REQUIRE(!late);
   CHECK(late.error().code == ErrorCode::limit);
   CHECK(late.error().expected.find("0.001") != std::string::npos);
+  CHECK(compile(model, {.time_limit = 0}));
+}
+
+TEST_CASE("loading and compiling keep a limit of memory") {
+  const std::string text = "network n { input x 3x500x500; conv 64 3x3; relu; global_avgpool }";
+  const auto bytes = std::as_bytes(std::span(text));
+  Model small = Model::parse(bytes, Format::net, {.compile_memory = 30'000'000}).value();
+  const auto refused = small.randomise_weights(1); // calibrated on 64 MB
+  REQUIRE(!refused);
+  CHECK(refused.error().code == ErrorCode::limit);
+  Model model = Model::parse(bytes, Format::net).value();
+  model.randomise_weights(1).value();
+  const auto narrow = compile(model, {.compile_memory = 1000});
+  REQUIRE(!narrow);
+  CHECK(narrow.error().code == ErrorCode::limit);
+  CHECK(compile(model, {.compile_memory = 30'000'000}));
+}
+
+TEST_CASE("sizes for numbers of images that there are not are larger than any memory") {
+  const Executable network = small_network();
+  for (std::int64_t images : {INT64_MIN, std::int64_t{0}, std::int64_t{1} << 40, INT64_MAX}) {
+    CHECK(network.memory(images).total() > std::int64_t{1} << 60);
+    const auto request = network.request(images);
+    REQUIRE(!request);
+    CHECK(request.error().code == ErrorCode::usage);
+    const auto limited =
+        compile(Model::load("lenet5").value(), {.memory_limit = 1, .batch = images});
+    REQUIRE(!limited);
+    CHECK(limited.error().code == ErrorCode::usage);
+  }
 }
 
 TEST_CASE("a second time from the cache") {
@@ -277,6 +307,52 @@ TEST_CASE("weights from memory") {
   REQUIRE(!refused);
   CHECK(refused.error().detail.find("fc.weight") != std::string::npos);
   CHECK(refused.error().detail.find("fc.bias") != std::string::npos);
+}
+
+TEST_CASE("weights that are given are used, also over a bundled model's own") {
+  auto scores_of = [](const Model &model) {
+    Request request = compile(model).value().request().value();
+    fill(request.input());
+    return scores(request);
+  };
+  const Model trained = Model::load("lenet5").value();
+  Model random = Model::load("lenet5", {.parameters = {{"classes", 10}}}).value(); // has none
+  const auto unbound = compile(random);
+  REQUIRE(!unbound);
+  CHECK(unbound.error().code == ErrorCode::invalid);
+  CHECK(unbound.error().message == "the model has no weights yet");
+  CHECK(unbound.error().expected.find("bind_weights") != std::string::npos);
+  random.randomise_weights(3).value();
+  CHECK(scores_of(random) != scores_of(trained));
+  // There and back: the bundled file over random weights, and other numbers over the bundled.
+  const std::string file = LATHE_SOURCE_DIR "/models/lenet5.safetensors";
+  CHECK(random.bind_weights(file).value().kept.empty());
+  CHECK(scores_of(random) == scores_of(trained));
+  std::vector<float> bias(10);
+  std::iota(bias.begin(), bias.end(), -5.f);
+  const std::map<std::string, TensorView> one{{"fc3.bias", {DType::f32, {10}, bias.data()}}};
+  Model changed = trained;
+  CHECK(!changed.bind_weights(one));
+  CHECK(scores_of(changed) == scores_of(trained));
+  const BindReport report = changed.bind_weights(one, {.partial = true}).value();
+  CHECK(report.kept.size() == 9);
+  CHECK(report.missing.empty());
+  CHECK(scores_of(changed) != scores_of(trained));
+  CHECK(scores_of(trained) == scores_of(Model::load("lenet5").value())); // copies part
+  const auto unknown = changed.bind_weights({{"fc3.bias", {DType::f32, {10}, bias.data()}},
+                                             {"fc3.bios", {DType::f32, {10}, bias.data()}}},
+                                            {.partial = true});
+  REQUIRE(!unknown);
+  CHECK(unknown.error().detail.find("fc3.bios: no weight has this name; perhaps 'fc3.bias'") !=
+        std::string::npos);
+}
+
+TEST_CASE("a model warns of what looks wrong") {
+  const std::string text = "network n {\n  input x 8x8x3\n  conv 4 3x3\n}\n";
+  const Model model = Model::parse(std::as_bytes(std::span(text)), Format::net).value();
+  REQUIRE(model.warnings().size() == 1);
+  CHECK(model.warnings()[0].starts_with("<memory>:2:11: warning: "));
+  CHECK(Model::load("lenet5").value().warnings().empty());
 }
 
 TEST_CASE("kernels tell what they are") {

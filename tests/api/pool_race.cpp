@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 using namespace lathe::core;

@@ -95,6 +95,68 @@ class Installed(unittest.TestCase):
         np.testing.assert_array_equal(self.network(OnlyDlpack(self.x)), y)
         np.testing.assert_array_equal(np.from_dlpack(self.network(self.x)), y)
 
+    def test_outputs_are_filled_or_refused(self):
+        expected = self.network(self.x)
+        strided = np.full((1, 6, 4, 4), np.nan, np.float32)
+        for y in (
+            strided[:, ::2],
+            np.full((1, 4, 4, 3), np.nan, np.float32).transpose(0, 3, 1, 2),
+            np.frombuffer(bytearray(1 + expected.nbytes), np.uint8)[1:].view(np.float32).reshape(1, 3, 4, 4),
+        ):
+            self.assertIs(self.network.run([self.x], [y])[0], y)
+            np.testing.assert_array_equal(y, expected)
+        self.assertTrue(np.isnan(strided[:, 1::2]).all())
+        # Results over the input: the input is read first.
+        memory = np.zeros(3 * 16, np.float32)
+        x, y = memory[: 2 * 16].reshape(1, 2, 4, 4), memory.reshape(1, 3, 4, 4)
+        x[:] = self.x
+        self.network.run([x], [y])
+        np.testing.assert_array_equal(y, expected)
+
+        def refused(error, text, y):
+            with self.assertRaisesRegex(error, text):
+                self.network.run([self.x], [y])
+
+        refused(TypeError, "holds float32; found float64", np.zeros((1, 3, 4, 4)))
+        refused(TypeError, "holds float32; found >f4", np.zeros((1, 3, 4, 4), ">f4"))
+        refused(TypeError, "no array: found list", [0.0] * 48)
+        refused(TypeError, "no array: found NoneType", None)
+        refused(ValueError, r"shape \(1, 3, 4, 4\); found \(1, 48\)", np.zeros((1, 48), np.float32))
+        refused(ValueError, "found", np.zeros((2, 3, 4, 4), np.float32))
+        refused(ValueError, "read-only", np.broadcast_to(np.float32(0), (1, 3, 4, 4)))
+        shared = np.lib.stride_tricks.as_strided(np.zeros(16, np.float32), (1, 3, 4, 4), (64, 0, 16, 4))
+        refused(ValueError, "share memory", shared)
+        with self.assertRaisesRegex(TypeError, "has 1 outputs, not 2"):
+            self.network.run([self.x], [strided[:, ::2], strided[:, 1::2]])
+
+        model = lathe.Model.load("lenet5")
+        both = lathe.compile(model.with_outputs(*model.layers[-2:]))
+        digits = np.ones((1, 1, 32, 32), np.float32)
+        wanted = both(digits)
+        columns = np.zeros((1, 20), np.float32)
+        both.run([digits], [columns[:, ::2], columns[:, 1::2]])  # side by side is not over each other
+        np.testing.assert_array_equal(columns[:, ::2], wanted[0])
+        np.testing.assert_array_equal(columns[:, 1::2], wanted[1])
+        with self.assertRaisesRegex(ValueError, "overlaps"):
+            both.run([digits], [columns[:, :10], columns[:, 5:15]])
+
+    def test_outputs_of_other_libraries(self):
+        class Foreign:
+            def __init__(self, array):
+                self.array = array
+
+            def __dlpack__(self, **options):
+                return self.array.__dlpack__(**options)
+
+            def __dlpack_device__(self):
+                return self.array.__dlpack_device__()
+
+        y = Foreign(np.zeros((1, 3, 4, 4), np.float32))
+        self.assertIs(self.network.run([self.x], [y])[0], y)
+        np.testing.assert_array_equal(y.array, self.network(self.x))
+        with self.assertRaisesRegex(ValueError, "must be dense"):
+            self.network.run([self.x], [Foreign(np.zeros((1, 6, 4, 4), np.float32)[:, ::2])])
+
     def test_wrong_calls_say_what_was_expected(self):
         with self.assertRaisesRegex(ValueError, "'x' has the shape 1x2x4x4.*found 1x2x4x5"):
             self.network(np.zeros((1, 2, 4, 5), np.float32))
@@ -123,6 +185,10 @@ class Installed(unittest.TestCase):
         with self.assertRaises(lathe.Error) as caught:
             lathe.compile("lenet5", memory_limit=1000)
         self.assertEqual(caught.exception.code, "limit")
+        for limit in ({"compile_memory": 1000}, {"time_limit": 1e-9}):
+            with self.assertRaises(lathe.Error) as caught:
+                lathe.compile("lenet5", **limit)
+            self.assertEqual(caught.exception.code, "limit")
         with self.assertRaises(lathe.Error):
             lathe.compile("lenet5", numerics="sloppy")
 
@@ -166,6 +232,46 @@ class Installed(unittest.TestCase):
                 np.testing.assert_array_equal(there[name], here[name])
         np.testing.assert_array_equal(copy.deepcopy(predictor)(rows)[name], here[name])
 
+    def test_children_of_a_fork(self):
+        """What Linux's multiprocessing does by default: networks are inherited, threads are not."""
+        network = lathe.compile("lenet5", threads=4)
+        x = np.random.default_rng(5).standard_normal((16, 1, 32, 32)).astype(np.float32)
+        here = network(x)  # its request stays for the next call
+
+        def child(pipe):
+            again = [network(x) for _ in range(20)]
+            fresh = lathe.compile("lenet5", threads=2)(x)
+            made = lathe.compile(lathe.Model.parse(small_onnx(2.0)))
+            pipe.send((all(np.array_equal(a, here) for a in again), fresh, made(self.x)))
+            pipe.close()
+
+        fork = get_context("fork")
+        busy = threading.Event()
+
+        def compile_again_and_again():
+            while not busy.is_set():
+                lathe.compile(lathe.Model.parse(small_onnx(3.0)))
+
+        thread = threading.Thread(target=compile_again_and_again)
+        thread.start()
+        try:
+            for _ in range(8):
+                ours, theirs = fork.Pipe(duplex=False)
+                process = fork.Process(target=child, args=(theirs,))
+                process.start()
+                theirs.close()
+                self.assertTrue(ours.poll(60), "a child hangs")
+                same, fresh, made = ours.recv()
+                process.join(60)
+                self.assertEqual(process.exitcode, 0)
+                self.assertTrue(same)
+                np.testing.assert_array_equal(fresh, here)
+                np.testing.assert_allclose(made, convolve(self.x, 2.0), rtol=1e-5, atol=1e-5)
+        finally:
+            busy.set()
+            thread.join()
+        np.testing.assert_array_equal(network(x), here)
+
     def test_features(self):
         model = lathe.Model.load("lenet5")
         features = lathe.compile(model.with_outputs(model.layers[1], model.layers[-1]))
@@ -177,14 +283,48 @@ class Installed(unittest.TestCase):
 
     def test_weights_from_arrays(self):
         model = lathe.Model.parse(b"network n {\n input x 2\n fc: dense 1\n}\n", "net")
-        model.bind_weights({"fc.weight": np.array([[2, 3]], np.float32), "fc.bias": [10.0]} | {
-            "fc.bias": np.array([10], np.float32)})
+        model.bind_weights({"fc.weight": np.array([[2, 3]], np.float32), "fc.bias": [10.0]})
         self.assertEqual(lathe.compile(model)(np.array([[1, 100]], np.float32)), 312)
+
+    def test_given_weights_are_used(self):
+        x = np.random.default_rng(3).standard_normal((1, 1, 32, 32)).astype(np.float32)
+        own = lathe.compile("lenet5")(x)
+        file = ROOT / "models/lenet5.safetensors"
+        np.testing.assert_array_equal(lathe.compile("lenet5", weights=file)(x), own)
+        bias = {"fc3.bias": np.arange(10.0)}  # float64 becomes float32
+        with self.assertRaisesRegex(lathe.Error, "fc1.weight"):
+            lathe.compile("lenet5", weights=bias)
+        changed = lathe.compile("lenet5", weights=bias, partial_weights=True)(x)
+        self.assertGreater(np.abs(changed - own).max(), 1e-3)
+        model = lathe.Model.load("lenet5")
+        report = model.bind_weights(bias, partial=True)
+        self.assertEqual((len(report.kept), report.missing, report.unused), (9, [], []))
+        np.testing.assert_array_equal(lathe.compile(model)(x), changed)
+        with self.assertRaisesRegex(lathe.Error, "fc9.bias"):
+            model.bind_weights({"fc9.bias": np.zeros(10, np.float32)}, partial=True)
+        report = model.bind_weights(
+            {"fc9.bias": np.zeros(10, np.float32)}, partial=True, ignore_unused=True
+        )
+        self.assertEqual(report.unused, ["fc9.bias"])
+        with self.assertRaisesRegex(lathe.Error, "elements of i64"):
+            model.bind_weights({"fc3.bias": np.arange(10)}, partial=True)
+
+        onnx_model = lathe.Model.parse(small_onnx())  # initialisers by name
+        onnx_model.bind_weights({"w": -np.arange(54, dtype=np.float32).reshape(3, 2, 3, 3) / 50})
+        np.testing.assert_allclose(
+            lathe.compile(onnx_model)(self.x), convolve(self.x, -1.0), rtol=1e-5, atol=1e-5
+        )
+        with self.assertRaisesRegex(lathe.Error, "has no weights yet.*seed"):
+            lathe.compile("resnet18")
+
+    def test_warnings(self):
+        with self.assertWarnsRegex(UserWarning, "perhaps 3x8x8 is meant"):
+            lathe.Model.parse(b"network n {\n input x 8x8x3\n conv 4 3x3\n}\n", "net")
 
     def test_the_cache(self):
         with tempfile.TemporaryDirectory() as folder:
             first = lathe.compile("lenet5", cache_dir=folder)
-            second = lathe.compile("lenet5", cache_dir=folder)
+            second = lathe.compile("lenet5", cache_dir=folder, copy_weights=True)
             x = np.ones((1, 1, 32, 32), np.float32)
             np.testing.assert_array_equal(first(x), second(x))
             self.assertEqual((first.cached, second.cached), (False, True))

@@ -8,12 +8,14 @@
 #include "passes/pipeline.h"
 #include "runtime/weights.h"
 #include "tests/random_graph.h"
+#include "tests/special_values.h"
 
 #include <cstdlib>
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <unistd.h>
 
@@ -50,7 +52,7 @@ void write_case(const fs::path &path, const Plan &plan, const PackedWeights &wei
     file.buffer(plan.weights[w].bytes, weights.address(int(w)));
   for (const Tensor &input : inputs) file.buffer(int64_t(input.bytes()), input.raw());
   for (const Type &type : plan.outputs)
-    file.buffer(element_count(type.shape) * images * 4, nullptr);
+    file.buffer(element_count(type.shape) * images * int64_t(size_of(type.dtype)), nullptr);
   file.word(int64_t(plan.kernels.size()));
   for (const Kernel &kernel : plan.kernels) {
     for (int64_t value : {kernel.tasks.at(images), kernel.scratch_bytes,
@@ -109,13 +111,22 @@ void write_kernels(const fs::path &folder, const Plan &plan, Form form) {
       << table << fmt::format("const Kernel kernels[] = {{{}}};\n", entries);
 }
 
-void check_under_qemu(Graph graph, Form form) {
-  auto inputs = random_inputs(graph, 5, images);
-  auto references = evaluate(graph, inputs);
+// Calls body(number of an output, result, reference).
+using Check = std::function<void(size_t, const Tensor &, const Tensor &)>;
+void run_under_qemu(Graph graph, const std::vector<Tensor> &inputs, Form form, bool strict,
+                    const Check &body) {
+  std::vector<Tensor> read; // as kernels read them
+  for (const Tensor &input : inputs) read.push_back(flushed(input));
+  auto references = evaluate(graph, read);
   REQUIRE_MESSAGE(references, to_string(references.error()));
-  REQUIRE(run_passes(graph));
-  auto plan = make_plan(graph, *find_target("neon"));
+  PipelineOptions passes;
+  passes.strict = strict;
+  REQUIRE(run_passes(graph, passes));
+  PlanOptions options;
+  options.strict = strict;
+  auto plan = make_plan(graph, *find_target("neon"), options);
   REQUIRE_MESSAGE(plan, to_string(plan.error()));
+  REQUIRE(plan->batched);
   auto weights = PackedWeights::pack(*plan);
   REQUIRE(weights);
   fs::path folder = fs::temp_directory_path() / fmt::format("lathe-aarch64-{}", ::getpid());
@@ -130,16 +141,25 @@ void check_under_qemu(Graph graph, Form form) {
   std::string run = fmt::format("qemu-aarch64-static {0}/run {0}/case {0}/out", folder.string());
   REQUIRE(std::system(run.c_str()) == 0);
   std::ifstream out(folder / "out", std::ios::binary);
-  for (const Tensor &reference : *references) {
-    Tensor result(DType::f32, reference.shape());
+  for (size_t j = 0; j < references->size(); ++j) {
+    const Tensor &reference = (*references)[j];
+    Tensor result(reference.dtype(), reference.shape());
     out.read(reinterpret_cast<char *>(result.raw_mutable()), int64_t(result.bytes()));
     REQUIRE(out.good());
-    Comparison c = compare(result, reference);
-    CAPTURE(c.largest_error);
-    CAPTURE(c.largest_reference);
-    CHECK(c.within(1e-4));
+    body(j, result, reference);
   }
   fs::remove_all(folder);
+}
+
+void check_under_qemu(const Graph &graph, Form form) {
+  const auto inputs = random_inputs(graph, 5, images);
+  run_under_qemu(graph, inputs, form, false,
+                 [&](size_t, const Tensor &result, const Tensor &reference) {
+                   Comparison c = compare(result, reference);
+                   CAPTURE(c.largest_error);
+                   CAPTURE(c.largest_reference);
+                   CHECK(c.within(1e-4));
+                 });
 }
 
 } // namespace
@@ -148,6 +168,21 @@ TEST_CASE("NEON kernels of random graphs") {
   for (uint64_t seed = 500; seed < 520; ++seed) {
     CAPTURE(seed);
     check_under_qemu(random_graph(seed), seed % 2 ? Form::image : Form::object);
+  }
+}
+
+TEST_CASE("NEON kernels with NaN, infinities and subnormal numbers, strictly") {
+  for (const SpecialCase &special : special_cases()) {
+    if (!special.images) continue; // the harness runs batches
+    CAPTURE(special.name);
+    for (Specials specials : {Specials::nan, Specials::all}) {
+      CAPTURE(int(specials));
+      run_under_qemu(special.graph, special_inputs(special, specials, 4, images), Form::object,
+                     true, [&](size_t j, const Tensor &result, const Tensor &reference) {
+                       const std::string wrong = special_fault(special, result, reference);
+                       CHECK_MESSAGE(wrong.empty(), fmt::format("output {}: {}", j, wrong));
+                     });
+    }
   }
 }
 

@@ -77,6 +77,9 @@ TEST_CASE("help teaches and succeeds") {
   expect("--help", 0, {"run", "bench", "inspect", "dump", "verify", "Exit codes"});
   expect("run --help", 0, {"--preset", "--labels", "--weights"});
   expect("--version", 0, {"lathe"});
+  expect("help", 0, {"run", "bench", "inspect", "dump", "verify", "Exit codes"});
+  expect("help run", 0, {"lathe run [OPTIONS] MODEL", "--preset", "--labels", "--weights"});
+  expect("help fly", 2, {"fly", "inspect"});
 }
 
 TEST_CASE("wrong usage") {
@@ -141,6 +144,65 @@ TEST_CASE("weights that do not fit") {
   expect("run " + model + " -w " + weights, 3, {"w.safetensors"});
 }
 
+TEST_CASE("-w replaces the model's own weights, and all of them") {
+  Folder folder;
+  Tensor x(DType::f32, {1, 1, 32, 32});
+  for (size_t i = 0; i < 1024; ++i) x.f32_mutable()[i] = float(i % 13) / 13;
+  REQUIRE(write_npy(folder.path("x.npy"), x));
+  auto scores = [&](const std::string &arguments, std::initializer_list<std::string> parts) {
+    expect(
+        fmt::format("run {} -i {}/x.npy -o {}/y.npy", arguments, folder.path(""), folder.path("")),
+        0, parts);
+    const Tensor y = read_npy(folder.path("y.npy")).value();
+    return std::vector<float>(y.f32().begin(), y.f32().end());
+  };
+  const std::string random = folder.path("random.safetensors"), lenet = folder.path("lenet5.onnx");
+  expect("dump lenet5 --emit weights --random-weights --seed 5 2>/dev/null > " + random, 0, {});
+  expect("inspect lenet5 --format onnx 2>/dev/null > " + lenet, 0, {});
+  const auto own = scores("lenet5", {"trained, bundled"}),
+             other = scores("lenet5 -w " + random, {"random.safetensors"});
+  CHECK(own != other);
+  CHECK(scores("lenet5 --random-weights --seed 5", {"random, seed 5"}) == other);
+  // The same network as ONNX, where the weights are initialisers of the same names.
+  CHECK(scores(lenet, {"the model's own"}) == own);
+  CHECK(scores(lenet + " -w " + random, {"random.safetensors"}) == other);
+
+  // Some of them, only if that is asked for; and names that nothing has.
+  const auto tensors = WeightsFile::open(random).value();
+  auto write_some = [&](const std::string &name) {
+    std::map<std::string, Tensor> some{{"fc3.weight", tensors.tensor("fc3.weight").value()}};
+    if (!name.empty()) some[name] = Tensor::splat(1, {3});
+    const std::string path = folder.path("some.safetensors");
+    REQUIRE(write_safetensors(path, some));
+    return path;
+  };
+  std::string some = write_some("");
+  expect("run lenet5 -w " + some, 3, {"9 weights", "fc3.bias"});
+  const auto mixed = scores("lenet5 --partial-weights -w " + some,
+                            {"note: 9 weights stay as they were, trained, bundled with lenet5"});
+  CHECK(mixed != own);
+  CHECK(mixed != other);
+  CHECK(scores(lenet + " --partial-weights -w " + some, {"9 weights stay"}) == mixed);
+  expect("run squeezenet1_1 --partial-weights -w " + some, 3, {"fc3.weight"});
+  some = write_some("fc4.weight");
+  expect("run lenet5 --partial-weights -w " + some, 3, {"fc4.weight", "perhaps 'fc"});
+  expect("run lenet5 --partial-weights --ignore-unused-weights -w " + some, 0, {"1 tensors of"});
+  some = write_some("bn1.num_batches_tracked");
+  expect("run lenet5 --partial-weights -w " + some, 0, {"1 tensors of", "num_batches_tracked"});
+}
+
+TEST_CASE("trained weights come with a name, and not with a file's") {
+  Folder folder;
+  const std::string copy = folder.write(
+      "lenet5.net", read_text_file(LATHE_SOURCE_DIR "/models/lenet5.net", 10'000).value());
+  expect("run " + copy, 0, {"weights: random, seed 0"});
+  expect("run " + copy + " -i " LATHE_SOURCE_DIR "/docs/examples/boot.png", 3, {"3 channels"});
+  fs::create_directories(folder.path("lenet5"));
+  expect(fmt::format("verify lenet5; cd {} && {} verify lenet5", folder.path(""),
+                     fs::absolute(LATHE_PROGRAM).string()),
+         0, {"ok ", "trained"});
+}
+
 TEST_CASE("inputs that do not fit") {
   Folder folder;
   std::string npy = folder.path("x.npy");
@@ -152,8 +214,28 @@ TEST_CASE("inputs that do not fit") {
          {"labels.txt", "10", "2"});
 }
 
+TEST_CASE("an option takes one value and leaves the model alone") {
+  const std::string boot = LATHE_SOURCE_DIR "/docs/examples/boot.png";
+  expect("run -i " + boot + " lenet5 --top 1", 0, {" 9\n"});
+  expect("run --set classes=7 lenet5 --top 1", 0, {"random"});
+  expect("run --disable-pass fuse_bias lenet5 --top 1", 0, {});
+  expect("bench --batch 1,2 lenet5 --duration 0.01", 0, {"median ms"});
+  expect("run lenet5 -i " + boot + " " + boot, 2, {"boot.png"});
+}
+
+TEST_CASE("pictures with their channels last are questioned") {
+  Folder folder;
+  const std::string model =
+      folder.write("last.net", "network n {\n  input x 16x16x3\n  conv 4 3x3\n}\n");
+  expect("inspect " + model, 0, {"last.net:2:11: warning:", "3x16x16"});
+}
+
 TEST_CASE("run reads and writes tensors") {
   Folder folder;
+  for (const char *name : {"y.csv", "y.txt", "y", "y.npz"}) {
+    expect(fmt::format("run lenet5 -o {}", folder.path(name)), 2, {name, ".npy", ".pb"});
+    CHECK(!fs::exists(folder.path(name)));
+  }
   Tensor x = Tensor::splat(0.5f, {2, 1, 32, 32});
   REQUIRE(write_npy(folder.path("x.npy"), x));
   expect(fmt::format("run lenet5 -i image={0}/x.npy -o {0}/y.npy", folder.path("")), 0,
@@ -311,6 +393,12 @@ TEST_CASE("a write that fails is an error, and loses nothing that was there") {
   expect("inspect lenet5 > /dev/full", 5, {"cannot write to standard output"});
   expect("inspect lenet5 > /dev/full 2> /dev/full", 5, {}); // nor can the message be written
   expect("run lenet5 -o /dev/null", 0, {});                 // a device is written to as it is
+  const std::string log = folder.path("log");               // behind what stood there
+  REQUIRE(
+      std::system(fmt::format("(printf head; exec {} run lenet5 -o /dev/stdout) >{} 2>/dev/null",
+                              LATHE_PROGRAM, log)
+                      .c_str()) == 0);
+  CHECK(read_text_file(log, 1 << 20).value_or("").starts_with("head\x93NUMPY"));
 }
 
 TEST_CASE("a memory limit holds before anything is allocated") {

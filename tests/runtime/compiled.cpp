@@ -45,6 +45,7 @@ Result<std::shared_ptr<const Executable>> try_compile(const Graph &graph, const 
   options.plan = plan;
   options.target = target;
   options.passes.disabled = disabled;
+  options.passes.strict = plan.strict;
   return Executable::compile(graph, options);
 }
 std::shared_ptr<const Executable> compile(const Graph &graph, const Target &target,

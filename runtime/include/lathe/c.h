@@ -13,9 +13,12 @@
  * caller then frees; what they would have made is then untouched. Every object is freed by its
  * *_free, which takes NULL; objects that were made from another one keep what they need of it.
  * Names and shapes that are returned live as long as the object that was asked. Nothing here throws
- * or ends the program. A model, a request and an error belong to one thread at a time; a network
- * and threads to any number. The interface only grows: fields are appended to structs, whose first
- * field says which of them the caller knows. */
+ * or ends the program: where a pointer must not be NULL, and is, the status is LATHE_USAGE, or the
+ * function does nothing and returns 0 or NULL; where the system refuses memory, threads or files,
+ * that is a status too (lathe/lathe.h says the same of stacks and of fork() as holds here). A
+ * model, a request and an error belong to one thread at a time; a network and threads to any
+ * number. The interface only grows: fields are appended to structs, whose first field says which of
+ * them the caller knows. */
 #ifndef LATHE_C_H
 #define LATHE_C_H
 
@@ -56,7 +59,7 @@ typedef struct lathe_network lathe_network; /* compiled: the Executable of C++ *
 typedef struct lathe_request lathe_request;
 
 LATHE_C_API const char *lathe_version(void);
-LATHE_C_API int lathe_usable_cpus(void); /* by affinity and cgroup quota */
+LATHE_C_API int lathe_usable_cpus(void); /* by affinity and cgroup quotas */
 
 /* --- Errors. What is not known is "" or 0; NULL is an error for which there was no memory. */
 
@@ -100,22 +103,54 @@ typedef struct lathe_load_options {
   size_t value_count;
   const lathe_parameter *parameters; /* .net: "classes" for one */
   size_t parameter_count;
-  uint64_t largest_file; /* bytes; a model file that is larger is refused */
+  uint64_t largest_file;  /* bytes; a model file that is larger is refused */
+  int64_t compile_memory; /* as in lathe_options: for reading, and for random weights */
+  double time_limit;
 } lathe_load_options;
 #define lathe_load_options_init(options) lathe_load_options_fill((options), sizeof *(options))
 LATHE_C_API void lathe_load_options_fill(lathe_load_options *options, size_t struct_size);
 
-/* A file (.net, .onnx), or the name of a bundled network. options may be NULL. */
+/* A file (.net, .onnx), or the name of a bundled network ("resnet50"; a file of such a name is
+ * "./resnet50"). options may be NULL. */
 LATHE_C_API lathe_status lathe_model_load(const char *model, const lathe_load_options *options,
                                           lathe_model **result, lathe_error **error);
 /* The same from memory, which is copied. format: "onnx" or "net". */
 LATHE_C_API lathe_status lathe_model_parse(const void *bytes, size_t size, const char *format,
                                            const lathe_load_options *options, lathe_model **result,
                                            lathe_error **error);
+/* Weights by name, in place of those that the model has. All must be given and no others; what
+ * checkpoints carry along besides (num_batches_tracked, auxiliary heads) is ignored. */
 LATHE_C_API lathe_status lathe_model_bind_weights_file(lathe_model *model, const char *safetensors,
                                                        lathe_error **error);
 LATHE_C_API lathe_status lathe_model_bind_weights(lathe_model *model, const lathe_tensor *weights,
                                                   size_t count, lathe_error **error);
+/* Filled with defaults by lathe_bind_options_init. */
+typedef struct lathe_bind_options {
+  size_t struct_size;
+  int partial;       /* 1: weights that are not given stay as they are */
+  int ignore_unused; /* 1: tensors that no weight is named after are no errors */
+} lathe_bind_options;
+#define lathe_bind_options_init(options) lathe_bind_options_fill((options), sizeof *(options))
+LATHE_C_API void lathe_bind_options_fill(lathe_bind_options *options, size_t struct_size);
+/* The same with options, which may be NULL. */
+LATHE_C_API lathe_status lathe_model_bind_weights_file_with(lathe_model *model,
+                                                            const char *safetensors,
+                                                            const lathe_bind_options *options,
+                                                            lathe_error **error);
+LATHE_C_API lathe_status lathe_model_bind_weights_with(lathe_model *model,
+                                                       const lathe_tensor *weights, size_t count,
+                                                       const lathe_bind_options *options,
+                                                       lathe_error **error);
+/* What the last binding that succeeded left over, by index; NULL: no more. */
+typedef enum lathe_leftover {
+  LATHE_UNUSED = 0, /* given, but of no weight */
+  LATHE_KEPT = 1,   /* weights that were not given and stay as they were */
+  LATHE_MISSING = 2 /* weights that were not given and have no numbers yet */
+} lathe_leftover;
+LATHE_C_API const char *lathe_model_leftover(const lathe_model *model, lathe_leftover which,
+                                             size_t index);
+/* What is allowed and yet looks wrong in a .net file, by index; NULL: no more. */
+LATHE_C_API const char *lathe_model_warning(const lathe_model *model, size_t index);
 LATHE_C_API lathe_status lathe_model_randomise_weights(lathe_model *model, uint64_t seed,
                                                        lathe_error **error);
 /* Layers whose results are the outputs from now on: for features. */
@@ -144,17 +179,20 @@ typedef struct lathe_options {
   size_t struct_size;
   const lathe_threads *threads; /* NULL: a pool of as many threads as CPUs are usable */
   const char *target;           /* NULL: this machine's */
-  int strict;                   /* 1: direct sums only, infinities and NaN as IEEE 754 has them */
+  int strict;                   /* 1: direct sums, IEEE 754's infinities, NaN through every op */
   double weight_budget; /* what transformed weights may add, as a multiple of the model's own, or of
                            2 MiB if it has fewer */
   int64_t memory_limit; /* bytes of one request of `batch` images, weights included; 0: none */
   int64_t batch;
-  double time_limit;           /* seconds to compile; 0: none */
+  double time_limit;           /* seconds to compile; 0: none; an hour by default */
   int tune;                    /* 1: measure algorithms instead of estimating them */
   const char *cache_directory; /* NULL: none */
   int64_t cache_bytes;
   const char *const *disabled_passes;
   size_t disabled_pass_count;
+  int64_t compile_memory; /* bytes that compiling may work in; 0: by itself (lathe/lathe.h) */
+  int copy_weights; /* 0: weights are used in their mapped files where that is possible, which must
+                       neither be overwritten nor cut while the network lives (SIGBUS); 1: copied */
 } lathe_options;
 #define lathe_options_init(options) lathe_options_fill((options), sizeof *(options))
 LATHE_C_API void lathe_options_fill(lathe_options *options, size_t struct_size);
@@ -176,7 +214,8 @@ LATHE_C_API lathe_status lathe_network_input(const lathe_network *network, size_
 LATHE_C_API lathe_status lathe_network_output(const lathe_network *network, size_t index,
                                               lathe_tensor *info);
 LATHE_C_API int lathe_network_batched(const lathe_network *network);
-/* What a request takes, exactly; threads: 0 for those of the options. struct_size must be set. */
+/* What a request takes, exactly; threads: 0 for those of the options. Each a quarter of INT64_MAX
+ * where no request could be so large. struct_size must be set. */
 LATHE_C_API void lathe_network_memory(const lathe_network *network, int64_t images, int threads,
                                       lathe_memory *memory);
 LATHE_C_API const char *lathe_network_target(const lathe_network *network);
@@ -184,8 +223,9 @@ LATHE_C_API size_t lathe_network_kernel_count(const lathe_network *network);
 LATHE_C_API const char *lathe_network_kernel(const lathe_network *network, size_t index);
 LATHE_C_API void lathe_network_free(lathe_network *network);
 
-/* Fills an input of shape 1,C,H,W with a picture, prepared by a preset: "torchvision", "caffe-bgr",
- * "fashion-mnist", "raw" (see lathe/lathe.h). count: of the floats at `to`. */
+/* Fills an input of shape 1,C,H,W with a picture, prepared by a preset: "torchvision",
+ * "torchvision-v2", "caffe-bgr", "fashion-mnist", "raw" (see lathe/lathe.h). count: of the floats
+ * at `to`. */
 LATHE_C_API lathe_status lathe_read_picture(const char *file, const char *preset,
                                             const int64_t shape[4], float *to, size_t count,
                                             lathe_error **error);

@@ -9,6 +9,17 @@
 //
 // Needs C++20. Errors are values. Tensors are dense and row-major, of the shapes that the model
 // declares (N,C,H,W for pictures).
+//
+// When the system refuses memory, pages, threads or files, what returns a Result gives an error
+// (limit or io) and leaves everything as it was; fewer threads do the same work; what returns a
+// plain value may throw std::bad_alloc. docs/developing.md, "When the system refuses", says how far
+// that goes inside LLVM.
+// Stacks: loading, weights, compiling and pictures work on a thread of their own where less than
+// 512 KiB are left of the caller's stack, or are an error (limit) if the system gives none. Other
+// functions take at most 64 KiB, and `run` what the smallest thread has (PTHREAD_STACK_MIN).
+// A child of fork() may load, compile and run anew, run a request that it inherits, on its one
+// thread and with the same bits, and free what it inherits, whatever other threads of the parent
+// did at the fork. (Not after vfork or a raw clone.)
 #pragma once
 
 #include <cstddef>
@@ -148,25 +159,49 @@ struct LoadOptions {
   std::map<std::string, double> parameters = {};
   // A model file that is larger is refused.
   std::uint64_t largest_file = std::uint64_t{1} << 40;
+  // As in Options: for reading the model, and for `randomise_weights`.
+  std::int64_t compile_memory = 0;
+  double time_limit = 3600;
 };
 
 enum class Format { net, onnx };
 
-// A network with its weights, before it is compiled. Copies share what lies in files.
+// How strictly weights must fit a model.
+struct BindOptions {
+  // Weights that are not given stay as they are; otherwise all must be given.
+  bool partial = false;
+  // Tensors that no weight is named after are ignored; otherwise they are errors, but for what
+  // checkpoints carry along: a batch norm's num_batches_tracked, and auxiliary heads that the
+  // network leaves out.
+  bool ignore_unused = false;
+};
+struct BindReport {                 // names, sorted
+  std::vector<std::string> unused;  // given, but of no weight
+  std::vector<std::string> kept;    // weights that were not given and stay as they were
+  std::vector<std::string> missing; // weights that were not given and have no numbers yet
+};
+
+// A network with its weights, before it is compiled. Copies share what lies in files. Large files
+// stay mapped, and are to stay as they are until the network is compiled: if one is cut or written
+// to, `compile` says so. Afterwards see Options::copy_weights.
 class LATHE_API Model {
 public:
-  // A file (`.net`, `.onnx`), or the name of a bundled network ("resnet50"). An ONNX file brings
-  // its weights, a bundled network trained ones if there are any; others have none yet. Errors:
-  // io, invalid (which lists everything that is wrong), unsupported, limit, usage.
+  // A file (`.net`, `.onnx`), or the name of a bundled network ("resnet50"; a file of such a name
+  // is "./resnet50"). An ONNX file brings its weights, a bundled network trained ones if there are
+  // any; others have none yet. Errors: io, invalid (which lists everything that is wrong),
+  // unsupported, limit, usage.
   static Result<Model> load(const std::string &model, const LoadOptions &options = {});
   // The same from memory, which is copied; no other file is read.
   static Result<Model> parse(std::span<const std::byte> bytes, Format format,
                              const LoadOptions &options = {});
 
-  // Gives the layers their weights: from a safetensors file, or from memory, which is copied.
-  // Errors: io; invalid, with all that are missing or misshapen.
-  Result<void> bind_weights(const std::string &safetensors);
-  Result<void> bind_weights(const std::map<std::string, TensorView> &weights);
+  // Gives the layers their weights, in place of those that there are: from a safetensors file, or
+  // from memory, which is copied. Names are those of the layers ("conv1.weight"), in an ONNX file
+  // those of its initialisers. Errors: io; invalid, with all that are missing, misshapen or
+  // unknown; the model is then as it was.
+  Result<BindReport> bind_weights(const std::string &safetensors, const BindOptions &options = {});
+  Result<BindReport> bind_weights(const std::map<std::string, TensorView> &weights,
+                                  const BindOptions &options = {});
   // Random weights under which signals neither fade nor explode: the same ones on every machine.
   // The weights that there are stay.
   Result<void> randomise_weights(std::uint64_t seed);
@@ -178,6 +213,8 @@ public:
   std::vector<TensorInfo> inputs() const;
   std::vector<TensorInfo> outputs() const;
   std::vector<std::string> layers() const; // names, in the order of execution
+  // What is allowed and yet looks wrong in a `.net` file, with its place.
+  const std::vector<std::string> &warnings() const;
 
   struct Impl;
   explicit Model(std::unique_ptr<Impl> impl);
@@ -291,8 +328,9 @@ private:
 // it taken by another one works on the calling thread alone, with the same bits.
 class LATHE_API Threads {
 public:
-  // A pool of `count` threads, the caller among them; 0: as many CPUs as this process may really
-  // use (affinity, cgroup quota). Idle threads sleep.
+  // A pool of `count` threads, the caller among them, or fewer if the system gives no more; 0: as
+  // many CPUs as this process may really use (affinity, quotas of its cgroup and those above).
+  // Idle threads sleep.
   static Threads pool(int count = 0);
   // The caller's own threads. `parallel_for` must call job(context, i) once for every i in
   // [0, jobs), in any order, on any threads, and return when all have returned. It must not throw.
@@ -315,7 +353,7 @@ private:
 
 enum class Numerics {
   fast,   // other orders of a sum (Winograd), with an error that stays within a few roundings
-  strict, // direct sums only; infinities and NaN as IEEE 754 has them
+  strict, // direct sums only; infinities as IEEE 754 has them, NaN through every op as in NumPy
 };
 
 struct Options {
@@ -331,13 +369,22 @@ struct Options {
   // any number of images.
   std::int64_t memory_limit = 0;
   std::int64_t batch = 1;
-  // Seconds after which compiling gives up with an error (limit); 0: no limit.
-  double time_limit = 0;
+  // Bytes of memory that compiling may work in, for what a file's numbers make large: constants,
+  // packed weights, layers. 0: as much as any real network needs, which is at most 16 GiB, three
+  // quarters of the machine's memory and, with a memory limit, twice that and 256 MiB. Seconds
+  // after which compiling gives up; 0: never. Beyond either: an error (limit).
+  std::int64_t compile_memory = 0;
+  double time_limit = 3600;
   bool tune = false; // measure algorithms on this machine instead of estimating them
   // Where compiled networks are kept between processes; empty: nowhere. Bytes: of all of them.
   std::string cache_directory = {};
   std::int64_t cache_bytes = std::int64_t{4} << 30;
   std::vector<std::string> disabled_passes = {}; // by the names that `lathe dump` shows
+  // Weights that need no packing are used where they lie: in the model's or weights file, which is
+  // mapped. Whoever overwrites that file changes the network's results, and whoever cuts it short
+  // ends the program with SIGBUS at the next run. (A file that is replaced by renaming another is
+  // not touched.) True: all weights are copied to memory of the network's own.
+  bool copy_weights = false;
 };
 
 struct MemoryUse {          // bytes
@@ -371,7 +418,8 @@ public:
   std::optional<std::size_t> find_output(std::string_view name) const;
   // Whether requests may be for any number of images; otherwise all dimensions are fixed.
   bool batched() const;
-  // What a request takes, exactly. Threads: 0 for those of the options.
+  // What a request takes, exactly. Threads: 0 for those of the options. Each number is a quarter of
+  // the largest, where no request could be so large.
   MemoryUse memory(std::int64_t images = 1, int threads = 0) const;
   std::vector<KernelInfo> kernels() const; // in the order in which they run
   const std::string &target() const;       // "avx512"
@@ -390,7 +438,8 @@ private:
 };
 
 // Errors: invalid (weights that are missing), unsupported (an operation that no kernel covers, a
-// target that this machine lacks, a system that forbids generated code), usage, limit.
+// target that this machine lacks, a system that forbids generated code), usage, limit, io (a file
+// with weights that was cut or written to since it was opened).
 LATHE_API Result<Executable> compile(const Model &model, const Options &options = {});
 
 // One run at a time, of one thread at a time: inputs, outputs and the memory between. Make one for
@@ -442,13 +491,17 @@ private:
 };
 
 // Fills an input of shape 1,C,H,W with a picture (PNG, JPEG, binary PPM) as a checkpoint's training
-// prepared its own: "torchvision" (resized, centre crop, RGB, ImageNet's mean and deviation),
-// "caffe-bgr", "fashion-mnist" (what the bundled LeNet-5 expects), "raw" (0 to 255, not resized).
-// Errors: io, invalid, unsupported, usage, limit.
+// prepared its own, for an input of 224x224 and others in proportion: "torchvision" (the shorter
+// side to 256, centre crop, RGB, ImageNet's mean and deviation: its V1 weights), "torchvision-v2"
+// (the same with 232: its V2 weights of ResNets), "caffe-bgr" (to 256x256, centre crop, BGR minus
+// 104, 117, 123), "fashion-mnist" (what the bundled LeNet-5 expects), "raw" (0 to 255, not
+// resized). A picture that has the input's size already goes through the same steps. Errors: io,
+// invalid, unsupported, usage, limit.
 LATHE_API Result<void> read_picture(const std::string &file, std::string_view preset,
                                     const Shape &shape, std::span<float> to);
 
-// CPUs that this process may really use: its affinity and its cgroup's quota.
+// CPUs that this process may really use: its affinity, and the quotas of its cgroup and those
+// above.
 LATHE_API int usable_cpus();
 LATHE_API std::string_view version(); // "0.1.0"
 LATHE_API std::vector<std::string> bundled_models();
