@@ -179,8 +179,9 @@ int refused(const Scenario &scenario, What what, How how, long n) {
     return fail("an error of a wrong kind:", to_string(first.error()));
   const Result<Scores> again = tried(scenario);
   if (!again) {
-    // Without any memory at all, what LLVM began at its start cannot be ended; lathe.h says so.
-    if (how == How::on &&
+    // Where memory stays refused, what LLVM began at its start cannot be ended; developing.md says
+    // so.
+    if (how != How::once &&
         again.error().message.find("cannot be started again") != std::string::npos)
       return 0;
     return fail("the second time:", to_string(again.error()));
