@@ -265,6 +265,7 @@ Result<void> Compiler::prepare(const Target &target) {
     return fail(ErrorCode::limit, "the code generator once ran out of memory as it started, "
                                   "and cannot be started again in this process");
   if (state == State::done) return {};
+  const LlvmReserve::ForAll reserve_for_all;
   state = State::broken; // should anything be thrown
   initialise_llvm();
   LATHE_TRY(Compiler compiler, unprepared(target));

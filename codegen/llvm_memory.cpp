@@ -3,6 +3,7 @@
 #include "codegen/llvm.h"
 #include "ir/fork.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <execinfo.h>
 #include <new>
@@ -40,6 +41,26 @@ Result<LlvmReserve> LlvmReserve::hold(size_t bytes) {
 }
 LlvmReserve::~LlvmReserve() {
   if (held_) give_up();
+}
+
+namespace {
+
+constinit std::atomic<std::new_handler> host_handler = nullptr;
+
+void give_up_or_throw() {
+  if (LlvmReserve::give_up()) return;
+  if (const std::new_handler before = host_handler) return before();
+  throw std::bad_alloc();
+}
+
+} // namespace
+
+LlvmReserve::ForAll::ForAll() {
+  host_handler = std::get_new_handler();
+  std::set_new_handler(give_up_or_throw);
+}
+LlvmReserve::ForAll::~ForAll() {
+  if (std::get_new_handler() == give_up_or_throw) std::set_new_handler(host_handler);
 }
 
 } // namespace lathe::core

@@ -56,6 +56,16 @@ public:
   ~LlvmReserve();
   static bool give_up(); // whether this thread held something
 
+  // While alive, also what others allocate for this thread (the C++ library its strings) may have
+  // what it holds: by the process's new-handler, which otherwise does what it did. One at a time.
+  class ForAll {
+  public:
+    ForAll();
+    ForAll(const ForAll &) = delete;
+    ForAll &operator=(const ForAll &) = delete;
+    ~ForAll();
+  };
+
 private:
   explicit LlvmReserve(bool held) : held_(held) {}
   bool held_;
