@@ -139,6 +139,8 @@ template <typename T, typename Wide> Tensor reduce(const Reduce &op, const Opera
   if (op.kind == ReduceKind::max)
     start = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
   if (op.kind == ReduceKind::min) start = Limits::has_infinity ? Limits::infinity() : Limits::max();
+  // Whole numbers wrap around, as kernels' do.
+  using Sum = std::conditional_t<std::is_integral_v<Wide>, uint64_t, Wide>;
   auto combine = [&](Wide x, Wide y) -> Wide {
     switch (op.kind) {
     case ReduceKind::max:
@@ -146,12 +148,12 @@ template <typename T, typename Wide> Tensor reduce(const Reduce &op, const Opera
     case ReduceKind::min:
       return smaller(x, y);
     case ReduceKind::prod:
-      return x * y;
+      return static_cast<Wide>(static_cast<Sum>(x) * static_cast<Sum>(y));
     case ReduceKind::mean:
     case ReduceKind::sum:
       break;
     }
-    return x + y;
+    return static_cast<Wide>(static_cast<Sum>(x) + static_cast<Sum>(y));
   };
   std::vector<Wide> results(static_cast<size_t>(element_count(kept)), start);
   const T *from = a.x().as<T>().data();
