@@ -205,7 +205,7 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
   const bool sums = spec.kind == ReduceKind::sum || spec.kind == ReduceKind::mean;
   // What the loops carry: a sum of blocks, a product, or an extreme number and the last NaN.
   auto start = [&]() -> IrValues {
-    if (sums) return {e.zero(e.wide(type))};
+    if (sums) return e.no_blocks(type);
     if (spec.kind == ReduceKind::prod) return {e.splat(type, 1)};
     return {e.splat(type, spec.kind == ReduceKind::max ? -infinity : infinity), e.zero(type)};
   };
@@ -221,8 +221,9 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
     if (!sums) return e.nan_or(held[1], held[0]);
     IrValue divisor = e.ir.CreateSIToFP(count, e.wide(e.f32));
     if (spec.vector) divisor = e.broadcast(divisor, target.lanes());
+    IrValue total = e.total_of(held);
     const bool mean = spec.kind == ReduceKind::mean;
-    return e.ir.CreateFPTrunc(mean ? e.ir.CreateFDiv(held[0], divisor) : held[0], type);
+    return e.ir.CreateFPTrunc(mean ? e.ir.CreateFDiv(total, divisor) : total, type);
   };
   // Reduces one element (or vector) over all reduced loops, outermost first.
   std::function<IrValues(int, IrValue, IrValues, IrValue)> reduce_over =
@@ -232,8 +233,8 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
     auto place = [&](IrValue i) { return e.offset(at, e.mul(i, stride)); };
     auto load = [&](IrValue i) { return e.load(type, place(i), mask); };
     if (dimension == last && sums)
-      return {e.add_blocks(held[0], e.constant(0), extent,
-                           [&](IrValue i, IrValue sum) { return e.ir.CreateFAdd(sum, load(i)); })};
+      return e.add_blocks(held, e.constant(0), extent,
+                          [&](IrValue i, IrValue sum) { return e.ir.CreateFAdd(sum, load(i)); });
     return e.loop(e.constant(0), extent, one, std::move(held),
                   [&](IrValue i, const IrValues &state) {
                     return dimension == last ? combine(state, load(i))

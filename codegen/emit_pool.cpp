@@ -123,9 +123,9 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
           [&](const Step &step, IrValue from) {
             auto over_rows = [&](IrValue kh, const IrValues &state) {
               if (spec.blocked)
-                return IrValues{
-                    e.add_blocks(state[0], cols.first, cols.last,
-                                 [&](IrValue kw, IrValue sum) { return step(kh, kw, sum); })};
+                return IrValues{e.total_of(
+                    e.add_blocks({state[0], e.zero(e.vector()), zero}, cols.first, cols.last,
+                                 [&](IrValue kw, IrValue sum) { return step(kh, kw, sum); }))};
               return e.loop(
                   cols.first, cols.last, one, state,
                   [&](IrValue kw, const IrValues &sum) { return IrValues{step(kh, kw, sum[0])}; });

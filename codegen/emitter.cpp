@@ -371,17 +371,32 @@ IrValue Emitter::horizontal_max(IrValue vector) {
   return reduce(*this, vector, [](Emitter &e, IrValue a, IrValue b) { return e.fmax(a, b); });
 }
 
-IrValue Emitter::add_blocks(IrValue total, IrValue first, IrValue last,
-                            const std::function<IrValue(IrValue, IrValue)> &add_term) {
-  IrType *wide = total->getType(), *narrow = wide->getWithNewType(f32);
+IrValues Emitter::no_blocks(IrType *type) { return {zero(wide(type)), zero(type), constant(0)}; }
+
+IrValues Emitter::add_blocks(const IrValues &blocks, IrValue first, IrValue last,
+                             const std::function<IrValue(IrValue, IrValue)> &add_term) {
+  IrType *wide = blocks[0]->getType(), *narrow = blocks[1]->getType();
   IrValue block = constant(block_terms);
-  return loop(first, last, block, {total}, [&](IrValue from, const IrValues &sum) {
-    IrValue to = minimum(add(from, block), last);
-    IrValue part = loop(from, to, constant(1), {zero(narrow)}, [&](IrValue i, const IrValues &s) {
-      return IrValues{add_term(i, s[0])};
+  // The terms [from, to), which fit into the last block.
+  auto add_some = [&](const IrValues &state, IrValue from, IrValue to) {
+    IrValue part = loop(from, to, constant(1), {state[1]}, [&](IrValue i, const IrValues &sum) {
+      return IrValues{add_term(i, sum[0])};
     })[0];
-    return IrValues{ir.CreateFAdd(sum[0], ir.CreateFPExt(part, wide))};
-  })[0];
+    IrValue terms = add(state[2], sub(to, from)), full = ir.CreateICmpEQ(terms, block);
+    IrValue total = ir.CreateFAdd(state[0], ir.CreateFPExt(part, wide));
+    return IrValues{ir.CreateSelect(full, total, state[0]),
+                    ir.CreateSelect(full, zero(narrow), part),
+                    ir.CreateSelect(full, constant(0), terms)};
+  };
+  IrValue next = minimum(last, add(first, sub(block, blocks[2])));
+  return loop(next, last, block, add_some(blocks, first, next),
+              [&](IrValue from, const IrValues &state) {
+                return add_some(state, from, minimum(add(from, block), last));
+              });
+}
+
+IrValue Emitter::total_of(const IrValues &blocks) {
+  return ir.CreateFAdd(blocks[0], ir.CreateFPExt(blocks[1], blocks[0]->getType()));
 }
 
 llvm::FunctionType *shared_type(llvm::Module &module, size_t pointers, size_t integers) {

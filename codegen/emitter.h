@@ -115,10 +115,13 @@ public:
   // The same of each of some equal vectors, a power of two of them: a vector of the sums.
   IrValue horizontal_sums(IrValues vectors);
   IrValue horizontal_max(IrValue vector);
-  // `total`, of float64, and the terms [first, last) in blocks of `block_terms`: add(i, sum) adds
-  // one to the f32 sum of its block.
-  IrValue add_blocks(IrValue total, IrValue first, IrValue last,
-                     const std::function<IrValue(IrValue index, IrValue sum)> &add);
+  // A sum of blocks of `block_terms` terms: of whole blocks in float64, of the last one in f32, and
+  // how many terms that has. The result does not depend on which terms are added together.
+  IrValues no_blocks(llvm::Type *type);
+  // With the terms [first, last): add(i, sum) adds one to the f32 sum of its block.
+  IrValues add_blocks(const IrValues &blocks, IrValue first, IrValue last,
+                      const std::function<IrValue(IrValue index, IrValue sum)> &add);
+  IrValue total_of(const IrValues &blocks); // of float64
   IrValue convert(DType from, DType to, IrValue scalar);
   IrValue unary(const Unary &op, IrValue x);
   IrValue binary(BinaryKind kind, IrValue a, IrValue b);
