@@ -39,7 +39,9 @@ Result<void> check_tensor(const Tensor &tensor, const Type &type, const std::str
   Shape expected = type.shape;
   if (!expected.empty() && !tensor.shape().empty() && expected[0] == 1)
     expected[0] = tensor.shape()[0];
-  if (tensor.shape() == expected && tensor.dtype() == type.dtype) return {};
+  const bool fits =
+      tensor.dtype() == type.dtype || (is_float(tensor.dtype()) && is_float(type.dtype));
+  if (tensor.shape() == expected && fits) return {};
   return fail(
       Error{.code = ErrorCode::invalid,
             .message = "the tensor does not fit the input",
@@ -155,13 +157,16 @@ Result<void> run(RunOptions o) {
                         .node = name,
                         .expected = to_string(request->input(i).shape()),
                         .found = to_string(tensors[i].shape())});
+    // A file's floats are read as f32; the model says how wide it takes them.
+    if (is_float(tensors[i].dtype())) tensors[i] = to_floats(tensors[i], request->input(i).dtype());
     LATHE_CHECK(request->set_input(i, tensors[i]));
   }
   request->run();
   for (const Binding &b : outputs)
     LATHE_CHECK(write_tensor_file(b.file, output_names[b.index], request->output(b.index)));
   if (!outputs.empty()) return {};
-  const Tensor &first = request->output(0);
+  const Tensor &declared = request->output(0);
+  const Tensor first = is_float(declared.dtype()) ? to_f32(declared) : declared;
   if (first.dtype() == DType::f32 && !first.shape().empty() && first.size() > 0)
     return print_top(first, o);
   for (size_t j = 0; j < output_names.size(); ++j)

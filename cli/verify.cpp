@@ -62,6 +62,7 @@ Result<void> verify_model(VerifyOptions o) {
     auto known = o.values.find(plan.input_names[i]);
     inputs.push_back(known == o.values.end() ? random_input(plan, i, images, o.seed)
                                              : known->second);
+    if (is_float(inputs[i].dtype())) inputs[i] = to_floats(inputs[i], plan.inputs[i].dtype);
     LATHE_CHECK(request->set_input(i, inputs[i]));
   }
   request->run();
@@ -80,7 +81,7 @@ Result<void> verify_model(VerifyOptions o) {
   }
   std::string first_bad;
   for (size_t j = 0; j < references.size(); ++j) {
-    if (references[j].dtype() != DType::f32) {
+    if (!is_float(references[j].dtype())) {
       const Tensor &found = request->output(j);
       bool same = std::memcmp(found.raw(), references[j].raw(), references[j].bytes()) == 0;
       fmt::print("{} {:<40} {}\n", same ? "ok      " : "MISMATCH", names[j],
@@ -88,7 +89,7 @@ Result<void> verify_model(VerifyOptions o) {
       if (!same && first_bad.empty()) first_bad = names[j];
       continue;
     }
-    Comparison c = compare(request->output(j), references[j]);
+    Comparison c = compare(to_f32(request->output(j)), to_f32(references[j]));
     bool good = c.within(tolerance);
     fmt::print("{} {:<40} largest error {:.2e} of {:.3g} ({:.2e}), rms {:.2e}\n",
                good ? "ok      " : "MISMATCH", names[j], c.largest_error, c.largest_reference,
@@ -139,7 +140,9 @@ void add_verify(CLI::App &app, Action &action) {
   verb->add_option("--rtol", o->rtol,
                    "largest error allowed, relative to the largest value (1e-4), or in a case of "
                    "ONNX's to each value (1e-3)");
-  verb->add_option("--atol", o->atol, "in a case of ONNX's: allowed besides")
+  verb->add_option(
+          "--atol", o->atol,
+          "in a case of ONNX's: allowed besides, times the largest value if that is above 1")
       ->capture_default_str();
   verb->add_option("--threads", o->threads, "default: what this process may use")
       ->check(CLI::Range(0, 1024));

@@ -70,7 +70,8 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
   const int count = static_cast<int>(spec.operands.size());
   Emitter e(module, target, name, size_t(count));
   // The steps, on f32, or on whole numbers; then perhaps a cast.
-  const bool whole = spec.from != DType::f32 || spec.to != DType::f32;
+  const bool whole = !is_float(spec.from), cast = spec.from != spec.to;
+  const bool vectors = spec.from == DType::f32 && !cast;
   auto result = [&](const std::function<IrValue(int)> &load) {
     IrValue value = load(0);
     int next = 1;
@@ -105,12 +106,12 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
 
   IrValue length = e.param(M::extent0 + 5);
   auto row = [&](const IrValues &bases) {
-    if (!whole && std::ranges::count(spec.operands, Inner::strided) == 0)
+    if (vectors && std::ranges::count(spec.operands, Inner::strided) == 0)
       return e.for_lanes(length, [&](IrValue first, IrValue mask) { vector(bases, first, mask); });
     each_element(e, bases, length, element);
   };
   // From one layout to another: what lies in columns there is contiguous across the rows here.
-  const bool may_transpose = !whole && spec.steps.empty() && spec.operands.size() == 2 &&
+  const bool may_transpose = vectors && spec.steps.empty() && spec.operands.size() == 2 &&
                              spec.operands[0] == Inner::strided &&
                              spec.operands[1] == Inner::contiguous;
   each_task(e, count, [&](const IrValues &bases, IrValue rows) {

@@ -140,6 +140,9 @@ public:
 private:
   IrValue integer_like(llvm::Type *float_type, int64_t value) const;
   IrValue inverse_fourth_root(IrValue x);
+  IrValue from_f16(IrValue bits); // scalars
+  IrValue to_f16(IrValue x);
+  IrValue to_bf16(IrValue x);
   int first_param_ = 0;
 };
 

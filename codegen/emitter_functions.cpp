@@ -194,12 +194,76 @@ IrValue Emitter::softplus(IrValue x) {
   return ir.CreateFAdd(fmax(x, number(0)), ir.CreateFMul(p, s));
 }
 
+// Half precision by way of integers, which every target has, and with sums that stay normal numbers
+// where subnormal ones are flushed (after F. Giesen 2013, "Half to float done quick" and "Float to
+// half done quick", in the public domain).
+IrValue Emitter::from_f16(IrValue bits) {
+  IrType *word = ir.getInt32Ty();
+  auto number = [&](uint32_t v) { return llvm::ConstantInt::get(word, v); };
+  constexpr uint32_t exponents = 0x7c00u << 13;
+  IrValue wide = ir.CreateZExt(bits, word);
+  IrValue shifted = ir.CreateShl(ir.CreateAnd(wide, number(0x7fff)), number(13));
+  IrValue exponent = ir.CreateAnd(shifted, number(exponents));
+  IrValue usual = ir.CreateAdd(shifted, number((127 - 15) << 23));
+  IrValue endless = ir.CreateAdd(usual, number((128 - 16) << 23)); // infinity and NaN
+  IrValue small = ir.CreateFSub(                                   // 2^-14 (1 + fraction) - 2^-14
+      ir.CreateBitCast(ir.CreateAdd(usual, number(1 << 23)), f32), splat(f32, 0x1p-14));
+  IrValue result = ir.CreateSelect(ir.CreateICmpEQ(exponent, number(exponents)), endless, usual);
+  result =
+      ir.CreateSelect(ir.CreateICmpEQ(exponent, number(0)), ir.CreateBitCast(small, word), result);
+  IrValue sign = ir.CreateShl(ir.CreateAnd(wide, number(0x8000)), number(16));
+  return ir.CreateBitCast(ir.CreateOr(result, sign), f32);
+}
+// To the nearest, halves to even.
+IrValue Emitter::to_f16(IrValue x) {
+  IrType *word = ir.getInt32Ty();
+  auto number = [&](uint32_t v) { return llvm::ConstantInt::get(word, v); };
+  IrValue bits = ir.CreateBitCast(x, word), size = ir.CreateAnd(bits, number(0x7fffffff));
+  IrValue odd = ir.CreateAnd(ir.CreateLShr(size, number(13)), number(1));
+  IrValue usual = ir.CreateAdd(size, number(((15u - 127u) << 23) + 0xfff));
+  usual = ir.CreateLShr(ir.CreateAdd(usual, odd), number(13));
+  // Adding 1/2 leaves the bits of a subnormal half, rounded, at the end of the fraction.
+  IrValue small = ir.CreateFAdd(ir.CreateBitCast(size, f32), splat(f32, 0.5));
+  small = ir.CreateSub(ir.CreateBitCast(small, word), number(0x3f000000));
+  IrValue large = ir.CreateSelect(ir.CreateICmpUGT(size, number(0x7f800000)), number(0x7e00),
+                                  number(0x7c00)); // NaN, infinity
+  IrValue result = ir.CreateSelect(ir.CreateICmpULT(size, number((127 - 14) << 23)), small, usual);
+  result = ir.CreateSelect(ir.CreateICmpUGE(size, number((127 + 16) << 23)), large, result);
+  IrValue sign = ir.CreateAnd(ir.CreateLShr(bits, number(16)), number(0x8000));
+  return ir.CreateTrunc(ir.CreateOr(result, sign), ir.getInt16Ty());
+}
+IrValue Emitter::to_bf16(IrValue x) {
+  IrType *word = ir.getInt32Ty();
+  auto number = [&](uint32_t v) { return llvm::ConstantInt::get(word, v); };
+  IrValue bits = ir.CreateBitCast(x, word), high = ir.CreateLShr(bits, number(16));
+  IrValue rounded = ir.CreateAdd(bits, ir.CreateAdd(number(0x7fff), ir.CreateAnd(high, number(1))));
+  IrValue quiet = ir.CreateOr(high, number(0x40));
+  return ir.CreateTrunc(ir.CreateSelect(is_nan(x), quiet, ir.CreateLShr(rounded, number(16))),
+                        ir.getInt16Ty());
+}
+
 IrType *Emitter::type_of(DType dtype) const {
+  if (dtype == DType::f64) return IrType::getDoubleTy(context);
   return dtype == DType::f32 ? f32 : IrType::getIntNTy(context, unsigned(8 * size_of(dtype)));
 }
 
 IrValue Emitter::convert(DType from, DType to, IrValue x) {
   if (from == to) return x;
+  if (from != DType::f32 && is_float(from)) { // by way of f32
+    if (from == DType::f16)
+      x = from_f16(x);
+    else if (from == DType::f64)
+      x = ir.CreateFPTrunc(x, f32);
+    else
+      x = ir.CreateBitCast(ir.CreateShl(ir.CreateZExt(x, ir.getInt32Ty()), ir.getInt32(16)), f32);
+    return convert(DType::f32, to, x);
+  }
+  if (to != DType::f32 && is_float(to)) {
+    x = convert(from, DType::f32, x);
+    return to == DType::f16   ? to_f16(x)
+           : to == DType::f64 ? ir.CreateFPExt(x, type_of(to))
+                              : to_bf16(x);
+  }
   if (to == DType::boolean) {
     IrValue set = from == DType::f32 ? ir.CreateFCmpUNE(x, zero(f32))
                                      : ir.CreateICmpNE(x, zero(x->getType()));

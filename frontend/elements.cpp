@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 namespace lathe::core {
@@ -31,20 +30,6 @@ size_t size_of(Stored stored) {
   }
   return 1;
 }
-
-// IEEE 754 binary16: 1 sign, 5 exponent and 10 fraction bits.
-static float from_f16(uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  float magnitude = 0;
-  if (exponent == 31)
-    magnitude = fraction ? std::nanf("") : HUGE_VALF;
-  else if (exponent == 0)
-    magnitude = std::ldexp(static_cast<float>(fraction), -24);
-  else
-    magnitude = std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
-  return bits & 0x8000 ? -magnitude : magnitude;
-}
-static float from_bf16(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 // Elements from `data` on, a piece at a time: they may be a file's, and not aligned.
 template <typename From, typename To, typename Convert>
@@ -99,22 +84,6 @@ Result<Tensor> load_elements(Stored stored, Shape shape, std::shared_ptr<const v
     return convert<double, float>(DType::f32, std::move(shape), data, same);
   }
   return {};
-}
-
-Tensor to_f32(const Tensor &tensor) {
-  if (tensor.dtype() == DType::f32) return tensor;
-  Tensor result(DType::f32, tensor.shape());
-  auto convert_from = [&]<typename T>(std::span<const T> from) {
-    std::ranges::transform(from, result.f32_mutable().begin(),
-                           [](T x) { return static_cast<float>(x); });
-  };
-  if (tensor.dtype() == DType::i64)
-    convert_from(tensor.as<int64_t>());
-  else if (tensor.dtype() == DType::i32)
-    convert_from(tensor.as<int32_t>());
-  else
-    convert_from(tensor.as<uint8_t>());
-  return result;
 }
 
 } // namespace lathe::core

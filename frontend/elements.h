@@ -17,7 +17,4 @@ size_t size_of(Stored stored);
 Result<Tensor> load_elements(Stored stored, Shape shape, std::shared_ptr<const void> owner,
                              const std::byte *data);
 
-// Numbers of any type as f32; f32 itself is shared.
-Tensor to_f32(const Tensor &tensor);
-
 } // namespace lathe::core

@@ -184,7 +184,9 @@ Result<Tensor> parse_npy(std::span<const std::byte> bytes, std::shared_ptr<const
   return *header->fortran && tensor.shape().size() > 1 ? from_fortran_order(tensor) : tensor;
 }
 
-Result<void> write_npy(const std::string &path, const Tensor &tensor) {
+Result<void> write_npy(const std::string &path, const Tensor &given) {
+  // NumPy has no bfloat16 of its own.
+  const Tensor tensor = given.dtype() == DType::bf16 ? to_f32(given) : given;
   auto descr_of = [](DType dtype) {
     switch (dtype) {
     case DType::f32:
@@ -195,6 +197,12 @@ Result<void> write_npy(const std::string &path, const Tensor &tensor) {
       return "<i4";
     case DType::boolean:
       return "|b1";
+    case DType::f16:
+      return "<f2";
+    case DType::f64:
+      return "<f8";
+    case DType::bf16:
+      break;
     }
     return "?";
   };

@@ -1,5 +1,6 @@
-// ONNX models (https://onnx.ai): IR versions 1 and up, opsets 1 to 26 of ONNX's own domain. The
-// file stays mapped; weights are used where they lie.
+// ONNX models (https://onnx.ai): IR versions 1 and up, opsets 1 to 28 of ONNX's own domain,
+// functions that the model defines, and what depends on constants alone whatever the op. The file
+// stays mapped; weights are used where they lie.
 #pragma once
 
 #include "ir/budget.h"
@@ -17,6 +18,7 @@ struct OnnxOptions {
   // What is known of graph inputs, by name: shapes fill unknown dimensions; values are used, as
   // constants, where they decide shapes. Such inputs are none of the graph's any more.
   std::map<std::string, Tensor> values = {};
+  bool all_known = false; // all inputs that have values are used so: nothing of them is left
   // Weights of the file (f32 initialisers and results of ConstantOfShape) become named constants
   // without data, for `randomise_weights`.
   bool unbind_weights = false;
@@ -49,7 +51,8 @@ private:
   std::vector<std::string> inputs_, outputs_;
 };
 
-// A TensorProto in a file of its own (.pb), as ONNX's tests keep inputs and outputs.
+// A TensorProto in a file of its own (.pb), as ONNX's tests keep inputs and outputs; floats of any
+// width are read as f32.
 // Errors: io, invalid, unsupported for element types that no tensor of ours holds.
 Result<Tensor> read_tensor_proto(const std::string &path);
 // The same for bytes that `owner` keeps alive; `path` names them in errors.

@@ -306,6 +306,8 @@ private:
 } // namespace
 
 Tensor random_tensor(const Type &type, std::string_view name, uint64_t seed) {
+  if (is_float(type.dtype) && type.dtype != DType::f32)
+    return to_floats(random_tensor({DType::f32, type.shape}, name, seed), type.dtype);
   return filled(type, name, seed, [](const Random &random, int64_t i) { return random.normal(i); });
 }
 

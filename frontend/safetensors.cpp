@@ -275,6 +275,12 @@ std::string encode_safetensors(const std::map<std::string, Tensor> &tensors) {
       return "I32";
     case DType::boolean:
       return "BOOL";
+    case DType::f16:
+      return "F16";
+    case DType::bf16:
+      return "BF16";
+    case DType::f64:
+      return "F64";
     }
     return "?";
   };

@@ -202,6 +202,8 @@ template <typename Body> void with_type(DType dtype, const Body &body) {
     return body(int32_t{});
   case DType::boolean:
     return body(uint8_t{});
+  default: // other floats are converted before
+    return;
   }
 }
 
@@ -209,9 +211,11 @@ template <typename Body> void with_type(DType dtype, const Body &body) {
 
 Tensors compute(const Cast &op, const Operands &a) {
   if (op.to == a.x().dtype()) return {a.x()};
+  if (is_float(op.to)) return {to_floats(a.x(), op.to)};
+  const Tensor x = is_float(a.x().dtype()) ? to_f32(a.x()) : a.x();
   Tensor y = a.result();
-  with_type(a.x().dtype(), [&]<typename From>(From) {
-    with_type(op.to, [&]<typename To>(To) { convert<From, To>(a.x(), y); });
+  with_type(x.dtype(), [&]<typename From>(From) {
+    with_type(op.to, [&]<typename To>(To) { convert<From, To>(x, y); });
   });
   return {y};
 }

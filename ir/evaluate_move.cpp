@@ -47,6 +47,8 @@ void fill(Tensor &tensor, float value) {
   case DType::boolean:
     std::ranges::fill(tensor.as_mutable<uint8_t>(), uint8_t{value != 0});
     break;
+  default: // only casts read these
+    break;
   }
 }
 

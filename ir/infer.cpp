@@ -400,7 +400,14 @@ Result<std::vector<Type>> infer_types(const Op &op, std::span<const Type> inputs
     return rejected("wrong number of inputs",
                     fmt::format("{}{}", least, most > least ? " or more" : ""),
                     fmt::format("{}", inputs.size()));
-  for (const Type &type : inputs) LATHE_CHECK(checked_element_count(type.shape));
+  auto *unary = std::get_if<Unary>(&op);
+  const bool any_type =
+      std::holds_alternative<Cast>(op) || (unary && unary->kind == UnaryKind::identity);
+  for (const Type &type : inputs) {
+    LATHE_CHECK(checked_element_count(type.shape));
+    if (!any_type && type.dtype != DType::f32 && is_float(type.dtype))
+      return unsupported_type("f32, which others are cast to before", type.dtype);
+  }
   return std::visit(Rule{inputs}, op);
 }
 

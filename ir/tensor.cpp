@@ -19,7 +19,11 @@ size_t size_of(DType dtype) {
   case DType::i32:
     return 4;
   case DType::i64:
+  case DType::f64:
     return 8;
+  case DType::f16:
+  case DType::bf16:
+    return 2;
   case DType::boolean:
     return 1;
   }
@@ -36,12 +40,22 @@ std::string_view to_string(DType dtype) {
     return "i32";
   case DType::boolean:
     return "bool";
+  case DType::f16:
+    return "f16";
+  case DType::bf16:
+    return "bf16";
+  case DType::f64:
+    return "f64";
   }
   return "?";
 }
 
+bool is_float(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16 || dtype == DType::f64;
+}
+
 std::optional<DType> find_dtype(std::string_view name) {
-  for (DType dtype : {DType::f32, DType::i64, DType::i32, DType::boolean})
+  for (DType dtype : all_dtypes)
     if (to_string(dtype) == name) return dtype;
   return std::nullopt;
 }

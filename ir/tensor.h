@@ -13,10 +13,15 @@
 
 namespace lathe::core {
 
-enum class DType : uint8_t { f32, i64, i32, boolean };
+// f16 (IEEE 754 binary16), bf16 and f64 are how tensors lie outside: a graph computes floats in
+// f32, and only casts read or write the others.
+enum class DType : uint8_t { f32, i64, i32, boolean, f16, bf16, f64 };
+inline constexpr DType all_dtypes[] = {DType::f32, DType::i64,  DType::i32, DType::boolean,
+                                       DType::f16, DType::bf16, DType::f64};
 
-size_t size_of(DType dtype);             // bytes per element: 4, 8, 4, 1
-std::string_view to_string(DType dtype); // "f32", "i64", "i32", "bool"
+size_t size_of(DType dtype);             // bytes per element
+std::string_view to_string(DType dtype); // "f32", "i64", "i32", "bool", "f16", "bf16", "f64"
+bool is_float(DType dtype);              // of any width
 std::optional<DType> find_dtype(std::string_view name);
 
 using Shape = std::vector<int64_t>; // outermost first; {} is a scalar
@@ -78,5 +83,13 @@ private:
   const std::byte *data_ = nullptr;
   bool owned_ = false;
 };
+
+// Numbers of any type as f32; f32 itself is shared. To the nearest, halves to even.
+Tensor to_f32(const Tensor &tensor);
+// Floats, or whole numbers, as floats of another width.
+Tensor to_floats(const Tensor &tensor, DType width);
+// IEEE 754 binary16 and bfloat16, by their bits.
+float from_f16(uint16_t bits);
+float from_bf16(uint16_t bits);
 
 } // namespace lathe::core

@@ -95,7 +95,10 @@ std::string literal(const Tensor &tensor) {
   };
   switch (tensor.dtype()) {
   case DType::f32:
-    append.operator()<float>(tensor.f32());
+  case DType::f16:
+  case DType::bf16:
+  case DType::f64:
+    append.operator()<float>(to_f32(tensor).f32());
     break;
   case DType::i64:
     append.operator()<int64_t>(tensor.as<int64_t>());

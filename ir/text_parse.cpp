@@ -320,8 +320,9 @@ private:
       return literal_of<int32_t, int32_t>(type);
     case DType::boolean:
       return literal_of<uint8_t, bool>(type);
+    default:
+      return literal_constant(to_floats(literal({DType::f32, type.shape})->data, type.dtype));
     }
-    return nullptr;
   }
   template <typename Stored, typename Written> ConstantRef literal_of(const Type &type) {
     std::vector<Stored> values;

@@ -59,9 +59,15 @@ const char *numpy_name(lathe::DType dtype) {
   case lathe::DType::i32:
     return "int32";
   case lathe::DType::boolean:
+    return "bool";
+  case lathe::DType::f16:
+    return "float16";
+  case lathe::DType::bf16:
+    return "bfloat16"; // a type that the package ml_dtypes gives NumPy
+  case lathe::DType::f64:
     break;
   }
-  return "bool";
+  return "float64";
 }
 
 lathe::DType dtype_of(const InArray &array) {
@@ -70,7 +76,10 @@ lathe::DType dtype_of(const InArray &array) {
   if (type == nb::dtype<int64_t>()) return lathe::DType::i64;
   if (type == nb::dtype<int32_t>()) return lathe::DType::i32;
   if (type == nb::dtype<bool>()) return lathe::DType::boolean;
-  throw nb::type_error("tensors hold float32, int64, int32 or bool");
+  if (type == nb::dtype<double>()) return lathe::DType::f64;
+  if (type.code == uint8_t(nb::dlpack::dtype_code::Float) && type.bits == 16 && type.lanes == 1)
+    return lathe::DType::f16;
+  throw nb::type_error("tensors hold float32, int64, int32, bool, float16 or float64");
 }
 lathe::TensorView view(const InArray &array) {
   lathe::TensorView result{dtype_of(array), {}, array.data()};

@@ -36,6 +36,11 @@ std::string_view c_type(DType dtype) {
     return "int32_t";
   case DType::boolean:
     return "uint8_t";
+  case DType::f16:
+  case DType::bf16:
+    return "uint16_t";
+  case DType::f64:
+    return "double";
   }
   return "";
 }

@@ -3,6 +3,7 @@
 #include "frontend/onnx/proto.h"
 
 #include <algorithm>
+#include <protozero/pbf_reader.hpp>
 #include <protozero/pbf_writer.hpp>
 
 namespace lathe::core::test {
@@ -36,6 +37,14 @@ std::string attribute(const std::string &name, const Tensor &value) {
   return attribute_with(name, 4, [&](pbf_writer &w) { w.add_bytes(5, onnx::encode("", value)); });
 }
 
+std::string attribute_of_function(const std::string &name, int32_t type,
+                                  const std::string &referred) {
+  return attribute_with(name, type, [&](pbf_writer &w) { w.add_string(21, referred); });
+}
+std::string graph_attribute(const std::string &name, const std::string &graph) {
+  return attribute_with(name, 5, [&](pbf_writer &w) { w.add_bytes(6, graph); });
+}
+
 static std::string value_info(const std::string &name, const std::vector<std::string> &shape,
                               int32_t type) {
   std::string bytes;
@@ -66,8 +75,8 @@ OnnxBuilder &OnnxBuilder::open_input(const std::string &name,
   pbf_writer(graph).add_bytes(11, value_info(name, shape, 1));
   return *this;
 }
-OnnxBuilder &OnnxBuilder::output(const std::string &name) {
-  pbf_writer(graph).add_bytes(12, value_info(name, {}, 1));
+OnnxBuilder &OnnxBuilder::output(const std::string &name, int32_t type) {
+  pbf_writer(graph).add_bytes(12, value_info(name, {}, type));
   return *this;
 }
 OnnxBuilder &OnnxBuilder::node(const std::string &op, const std::vector<std::string> &inputs,
@@ -91,6 +100,23 @@ OnnxBuilder &OnnxBuilder::weight_proto(const std::string &bytes) {
   pbf_writer(graph).add_bytes(5, bytes);
   return *this;
 }
+OnnxBuilder &OnnxBuilder::function(const std::string &name, const std::vector<std::string> &inputs,
+                                   const std::vector<std::string> &outputs, const OnnxBuilder &body,
+                                   const std::vector<std::string> &attributes,
+                                   const std::vector<std::string> &defaults) {
+  pbf_writer all(functions);
+  pbf_writer w(all, 25);
+  w.add_string(1, name);
+  for (const std::string &i : inputs) w.add_string(4, i);
+  for (const std::string &o : outputs) w.add_string(5, o);
+  for (const std::string &a : attributes) w.add_string(6, a);
+  for (protozero::pbf_reader fields(body.graph); fields.next(1);) w.add_bytes(7, fields.get_view());
+  for (const std::string &a : defaults) w.add_bytes(11, a);
+  w.add_string(10, "local");
+  pbf_writer import(w, 9);
+  import.add_int64(2, opset);
+  return *this;
+}
 std::string OnnxBuilder::model() const {
   std::string bytes;
   pbf_writer w(bytes);
@@ -99,7 +125,7 @@ std::string OnnxBuilder::model() const {
   pbf_writer import(w, 8);
   import.add_int64(2, opset);
   import.commit();
-  return bytes;
+  return bytes + functions;
 }
 
 std::string external_tensor(const std::string &name, const Shape &shape, const External &entries) {

@@ -21,7 +21,7 @@ using lathe::core::onnx::HandlerEntry;
 
 namespace {
 
-constexpr int64_t newest_opset = 26;
+constexpr int64_t newest_opset = 28;
 
 Result<Graph> import(const OnnxBuilder &builder) {
   auto owner = std::make_shared<std::string>(builder.model());

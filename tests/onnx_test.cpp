@@ -202,8 +202,8 @@ TEST_CASE("one error lists everything in the way") {
   CHECK(contains(error, "the window does not fit (at 'second', op MaxPool (opset 13))"));
   CHECK(contains(error, "an op of the domain 'com.example' (at 'third'"));
   b.opset = 99;
-  CHECK(contains(refusal(b),
-                 "4: m.onnx: error: an opset that Lathe does not know: expected 1 to 26"));
+  CHECK(contains(refusal(b), "4: m.onnx: "));
+  CHECK(contains(refusal(b), "an op of an opset that Lathe does not know (op Relu (opset 99)"));
   b.opset = 0;
   CHECK(contains(refusal(b), "3: "));
   b.opset = 13;
@@ -237,7 +237,7 @@ TEST_CASE("graphs that are none") {
   CHECK(contains(refusal(OnnxBuilder{}), "a model without outputs"));
   CHECK(contains(broken([&](auto &b) {
                    b.node("Relu", {"x"}, {"y"}, {}, "<b>\n\x01\xff");
-                   b.node("?\n", {"x"}, {"q"});
+                   b.node("?\n", {"x"}, {"q"}).output("q");
                  }),
                  "op ?? (opset"));
 }
@@ -269,7 +269,7 @@ TEST_CASE("100,000 problems, inputs and outputs take seconds") {
   for (int i = 0; i < 60'000; ++i) {
     const std::string x = fmt::format("x{}", i), y = fmt::format("y{}", i);
     b.input(x, {1, 4}).node("Relu", {x}, {y}).output(y);
-    b.node("Reshape", {y, "s"}, {fmt::format("z{}", i)});
+    b.node("Reshape", {y, "s"}, {fmt::format("z{}", i)}).output(fmt::format("z{}", i));
   }
   const std::string error = refusal(b);
   CHECK(contains(error, "4: m.onnx: error: 1000 things are in the way"));
@@ -304,7 +304,7 @@ TEST_CASE("shapes that no tensor has") {
     OnnxBuilder b;
     return b.input("x", shape).node("Relu", {"x"}, {"y"}).output("y");
   };
-  for (const Shape &bad : {Shape{1, -1}, {1, tiny}, {huge, huge}, {1, 1 << 20, 1 << 20, 1 << 20}})
+  for (const Shape &bad : {Shape{1, -2}, {1, tiny}, {huge, huge}, {1, 1 << 20, 1 << 20, 1 << 20}})
     CHECK(contains(refusal(with_input(bad)),
                    "3: m.onnx: error: impossible shape of an input (at 'x')"));
   CHECK(import(with_input({0, 3}))); // an exporter's way to leave the batch open
@@ -653,12 +653,13 @@ TEST_CASE("problems of one kind are one line") {
   OnnxBuilder b;
   b.input("x", {1, 3, 4, 4});
   for (int i = 0; i < 7; ++i)
-    b.node("Whatever", {"x"}, {fmt::format("w{}", i)}, {}, fmt::format("layer{}", i));
+    b.node("Whatever", {"x"}, {fmt::format("w{}", i)}, {}, fmt::format("layer{}", i))
+        .output(fmt::format("w{}", i));
   b.node("Other", {"x"}, {"o"}, {}, "alone");
   b.node("MaxPool", {"x"}, {"p"}, {attribute("kernel_shape", std::vector<int64_t>{9, 9})}, "first");
   b.node("MaxPool", {"x"}, {"q"}, {attribute("kernel_shape", std::vector<int64_t>{8, 8})},
          "second");
-  const std::string error = refusal(b.output("o"));
+  const std::string error = refusal(b.output("o").output("p").output("q"));
   INFO(error);
   CHECK(contains(error, "10 things are in the way of this model\n  7 times: an op that Lathe does "
                         "not know (op Whatever (opset 13), at 'layer0', 'layer1', 'layer2' and 4 "

@@ -1,5 +1,5 @@
 // What a handler reads of its node, and builds of simple steps: all that needs no more of the
-// importer than import.cpp's few functions of Call.
+// importer than known.cpp's few functions of Call.
 #include "frontend/onnx/import.h"
 
 #include <algorithm>
@@ -8,6 +8,24 @@
 namespace lathe::core::onnx {
 
 // --- Inputs
+
+Item Call::item(size_t i) const {
+  if (i >= inputs_.size()) return {};
+  read_[i] = true;
+  return inputs_[i];
+}
+ValueId Call::input(size_t i) const {
+  if (!has(i)) invalid(fmt::format("input {} is missing", i));
+  const Item found = item(i);
+  if (found.id == no_value) invalid(fmt::format("input {} is a sequence", i), "a tensor");
+  return found.id;
+}
+const Values &Call::sequence(size_t i) const {
+  if (!has(i)) invalid(fmt::format("input {} is missing", i));
+  read_[i] = true;
+  if (!inputs_[i].sequence) invalid(fmt::format("input {} is a tensor", i), "a sequence");
+  return *inputs_[i].sequence;
+}
 
 Values Call::inputs() const {
   Values all;
@@ -51,7 +69,29 @@ int64_t Call::known_integer(size_t i) const {
   return all[0];
 }
 
+void Call::give(size_t output, Item item) { given_.insert_or_assign(output, std::move(item)); }
+Items Call::results(const Values &values) const {
+  Items all;
+  for (size_t i = 0; i < output_count(); ++i) {
+    auto given = given_.find(i);
+    const bool wanted = !node_.outputs[i].empty();
+    if (given == given_.end() && wanted && (i >= values.size() || values[i] == no_value))
+      unsupported(fmt::format("output {} of this op", i));
+    if (given != given_.end())
+      all.push_back(given->second);
+    else
+      all.push_back(wanted ? Item{values[i]} : Item{});
+  }
+  return all;
+}
+
 // --- Attributes
+
+const GraphProto &Call::graph(Bytes attribute) const {
+  const AttributeProto *a = find(attribute, AttributeProto::g_);
+  if (!a || !a->g) invalid(fmt::format("attribute {} is missing", attribute));
+  return *a->g;
+}
 
 const AttributeProto *Call::find(Bytes name, int32_t type) const {
   for (const AttributeProto &a : node_.attributes) {

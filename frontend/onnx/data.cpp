@@ -165,7 +165,13 @@ Result<Tensor> TensorReader::read_external(const TensorProto &t) {
   const std::string location(entries["location"]);
   auto &file = files_[location];
   if (!file) {
-    LATHE_TRY(file, MappedFile::open_beneath(folder_, location));
+    auto opened = MappedFile::open_beneath(folder_, location);
+    if (!opened) {
+      opened.error().node = clean(t.name);
+      opened.error().message = "external data: " + opened.error().message;
+      return std::unexpected(std::move(opened).error());
+    }
+    file = std::move(*opened);
   }
   const uint64_t size = file->bytes().size(), begin = offset.value_or(0);
   if (begin > size || length.value_or(0) > size - begin)

@@ -14,7 +14,8 @@ std::span<const HandlerEntry> all_handlers() {
   return made_once<[] {
     std::vector<HandlerEntry> rows;
     for (auto part : {elementwise_handlers(), move_handlers(), window_handlers(), matrix_handlers(),
-                      reduce_handlers(), resize_handlers(), known_handlers()})
+                      reduce_handlers(), resize_handlers(), known_handlers(), index_handlers(),
+                      control_handlers()})
       rows.insert(rows.end(), part.begin(), part.end());
     return rows;
   }>();

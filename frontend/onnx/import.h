@@ -1,10 +1,9 @@
-// A model's way into a graph, and one of its nodes on that way: what handlers of ops see. Private
-// to frontend/onnx.
+// One node of a model on its way into a graph: what handlers of ops see. Private to frontend/onnx.
 #pragma once
 
 #include "frontend/onnx.h"
+#include "frontend/onnx/scope.h"
 #include "frontend/onnx/structure.h"
-#include "ir/graph.h"
 
 #include <span>
 
@@ -14,21 +13,25 @@ namespace lathe::core::onnx {
 Result<Graph> import_graph(const ModelProto &model, const ModelBytes &bytes,
                            const std::string &path, const OnnxOptions &options);
 
-using Values = std::vector<ValueId>;
-
 // Thrown within the importer; one is caught per node, so that all of a model's problems are found.
 struct Failure {
   Error error;
 };
+
+// Thrown where reading ends: a budget is used up, or the file asks for too many steps.
+struct Abort {
+  Error error;
+};
+// Thrown where what a node needs has a problem that is already told.
+struct Behind {};
 
 class Importer;
 
 // Accessors throw Failure where the file does not hold what they promise.
 class Call {
 public:
-  Call(Importer &importer, const NodeProto &node, int64_t opset, std::string name)
-      : opset(opset), importer_(importer), node_(node), name_(std::move(name)),
-        read_(node.inputs.size()) {}
+  Call(Importer &importer, const NodeProto &node, const Scope &scope, int64_t opset,
+       std::string name);
 
   const int64_t opset;
   Bytes op() const { return node_.op_type; }
@@ -37,9 +40,11 @@ public:
   // --- Inputs and outputs
   size_t input_count() const { return node_.inputs.size(); }
   size_t output_count() const { return node_.outputs.size(); }
-  bool has(size_t i) const { return i < node_.inputs.size() && !node_.inputs[i].empty(); }
+  bool has(size_t i) const { return i < inputs_.size() && inputs_[i].present(); }
   bool wants(size_t i) const { return i < node_.outputs.size() && !node_.outputs[i].empty(); }
-  ValueId input(size_t i) const; // notes that the handler knows of it
+  ValueId input(size_t i) const;          // a tensor; notes that the handler knows of it
+  const Values &sequence(size_t i) const; // the same for a sequence
+  Item item(size_t i) const;              // the same for either, and for nothing
   // Throws for an input that no handler asked for: it would be ignored in silence.
   void check_inputs() const;
   Values inputs() const; // all of them
@@ -50,12 +55,28 @@ public:
   // Inputs that decide shapes or parameters: their values must be known before the run.
   Tensor known(size_t i) const;
   Tensor known_value(ValueId id) const; // the same for any value
+  // What is computed with: known if it depends on constants alone.
+  Tensor operand(size_t i) const { return operand_value(input(i)); }
+  Tensor operand_value(ValueId id) const;
   std::vector<int64_t> known_integers(size_t i) const;
   std::vector<float> known_numbers(size_t i) const;
   float known_number(size_t i) const;    // a scalar
   int64_t known_integer(size_t i) const; // one element
   // The number that every element of a constant is, if there is one.
   std::optional<float> uniform(ValueId id) const;
+
+  // --- Graphs and sequences
+  const GraphProto &graph(Bytes attribute) const;
+  // The results of a graph of this node, made of nodes anew: `label` makes their names unique.
+  Items call_graph(const GraphProto &graph, const Items &inputs, const std::string &label);
+  // An output that is a sequence, or nothing: then the handler's result is not looked at.
+  void give(size_t output, Item item);
+  void give(size_t output, Values sequence) {
+    give(output, Item{no_value, std::make_shared<const Values>(std::move(sequence))});
+  }
+  // What the node's outputs are, with the handler's results.
+  Items results(const Values &values) const;
+  size_t emitted() const { return emitted_; } // nodes that the graph had before
 
   // --- Attributes
   bool has_attribute(Bytes name) const { return find(name, AttributeProto::undefined); }
@@ -105,8 +126,12 @@ private:
   const AttributeProto *find(Bytes name, int32_t type) const;
   Importer &importer_;
   const NodeProto &node_;
+  const Scope &scope_;
   std::string name_;
+  Items inputs_;
   mutable std::vector<bool> read_; // inputs
+  std::map<size_t, Item> given_;   // outputs
+  size_t emitted_;
 };
 
 using Handler = Values (*)(Call &);
@@ -140,5 +165,7 @@ std::span<const HandlerEntry> matrix_handlers();      // ops_matrix.cpp
 std::span<const HandlerEntry> reduce_handlers();      // ops_reduce.cpp
 std::span<const HandlerEntry> known_handlers();       // ops_known.cpp
 std::span<const HandlerEntry> resize_handlers();      // ops_resize.cpp
+std::span<const HandlerEntry> index_handlers();       // ops_index.cpp
+std::span<const HandlerEntry> control_handlers();     // ops_control.cpp
 
 } // namespace lathe::core::onnx

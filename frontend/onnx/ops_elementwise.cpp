@@ -1,7 +1,9 @@
 // Activations and arithmetic of one element at a time.
 #include "frontend/onnx/import.h"
 
+#include <algorithm>
 #include <cmath>
+#include <fmt/format.h>
 #include <limits>
 #include <numbers>
 
@@ -115,21 +117,96 @@ template <BinaryKind kind, bool mean = false> Values of_all(Call &c) {
   return {result};
 }
 
+// Floats of other widths are computed as f32. Narrow whole numbers are i32 here, and so only what
+// is known while reading can become one.
+ValueId cast_to(Call &c, ValueId x, int32_t to) {
+  if (auto dtype = graph_type(to)) return c.cast(x, *dtype);
+  int64_t least = 0, bits = 8;
+  switch (to) {
+  case UINT16:
+    bits = 16;
+    break;
+  case INT8:
+    least = -128;
+    break;
+  case INT16:
+    least = -32768, bits = 16;
+    break;
+  case UINT8:
+    break;
+  default:
+    c.unsupported("a cast to a type that Lathe does not compute with",
+                  "float, double, float16, bfloat16, int64, int32, bool", type_name(to));
+  }
+  const Tensor wide = c.operand_value(c.cast(x, DType::i64));
+  Tensor narrow(DType::i32, wide.shape());
+  for (size_t i = 0; i < size_t(wide.size()); ++i) { // modulo 2 to the bits
+    const int64_t mask = (int64_t{1} << bits) - 1, low = wide.as<int64_t>()[i] & mask;
+    narrow.as_mutable<int32_t>()[i] = int32_t(least < 0 && low > mask / 2 ? low - mask - 1 : low);
+  }
+  c.spend(wide.size());
+  return c.constant(std::move(narrow));
+}
 Values cast(Call &c) {
   static constexpr std::pair<Bytes, int32_t> names[] = {
-      {"FLOAT", FLOAT}, {"INT64", INT64}, {"INT32", INT32}, {"BOOL", BOOL}};
-  int64_t to = 0;
-  if (c.opset < 6) {
-    for (auto [name, type] : names)
-      if (c.text("to", "") == name) to = type;
-  } else {
-    to = c.integer("to", 0);
+      {"FLOAT", FLOAT},   {"DOUBLE", DOUBLE}, {"FLOAT16", FLOAT16}, {"INT64", INT64},
+      {"INT32", INT32},   {"INT16", INT16},   {"INT8", INT8},       {"UINT8", UINT8},
+      {"UINT16", UINT16}, {"BOOL", BOOL}};
+  if (c.opset >= 6) {
+    const int64_t to = c.integer("to", 0);
+    return {cast_to(c, c.input(0), to > 0 && to < 1000 ? int32_t(to) : 0)};
   }
-  auto dtype = to > 0 && to < 100 ? graph_type(int32_t(to)) : std::nullopt;
-  if (!dtype)
-    c.unsupported("a cast to a type that Lathe does not compute with", "float, int64, int32, bool",
-                  c.opset < 6 ? clean(c.text("to", "")) : type_name(int32_t(to % 1000)));
-  return {c.add(Cast{*dtype}, {c.input(0)})};
+  const Bytes to = c.text("to", "");
+  auto named = std::ranges::find(names, to, &std::pair<Bytes, int32_t>::first);
+  if (named == std::end(names)) c.unsupported("a cast to a type", "", clean(to));
+  return {cast_to(c, c.input(0), named->second)};
+}
+Values cast_like(Call &c) { return {c.cast(c.input(0), c.type(c.input(1)).dtype)}; }
+
+// Of tensors and of sequences.
+Values identity(Call &c) {
+  const Item item = c.item(0);
+  if (!item.sequence) return {c.unary(UnaryKind::identity, c.input(0))};
+  c.give(0, item);
+  return {};
+}
+
+// (x - zero point) * scale: one of each, or one for every slice along an axis, or for every block
+// of it. Of constants: what is quantised at run time belongs to other kernels.
+Values dequantise(Call &c) {
+  ValueId x = c.input(0), scale = c.input(1);
+  if (!c.is_constant(x))
+    c.unsupported("a dequantised value that is only known at run time", "constants");
+  if (c.opset >= 23 && c.has_attribute("output_dtype") &&
+      graph_type(int32_t(c.integer("output_dtype", 0))) != DType::f32 &&
+      c.integer("output_dtype", 0) != 0)
+    c.unsupported("this output_dtype");
+  const Shape shape = c.shape(x);
+  const int64_t block = c.opset >= 21 ? c.integer("block_size", 0) : 0;
+  auto spread = [&](ValueId v) {
+    const int64_t count = element_count(c.shape(v));
+    if (c.rank(v) == 0 || (count == 1 && c.rank(v) == 1 && block == 0)) return c.reshape(v, {});
+    const auto axis = size_t(c.axis(c.integer("axis", 1), int64_t(shape.size())));
+    if (block > 0) { // each number of `v` holds for a block along the axis
+      const Shape &blocks = c.shape(v);
+      if (blocks.size() != shape.size() || (shape[axis] + block - 1) / block != blocks[axis])
+        c.invalid("the scales do not fit the blocks", to_string(shape), to_string(blocks));
+      c.spend(shape[axis]);
+      std::vector<int64_t> indices;
+      for (int64_t i = 0; i < shape[axis]; ++i) indices.push_back(i / block);
+      return c.add(Gather{int64_t(axis)},
+                   {v, c.constant(Tensor::of(std::move(indices), {shape[axis]}))});
+    }
+    if (c.rank(v) != 1 || count != shape[axis])
+      c.invalid("one scale per slice is needed", fmt::format("{}", shape[axis]),
+                to_string(c.shape(v)));
+    Shape wide(shape.size(), 1);
+    wide[axis] = count;
+    return c.reshape(v, wide);
+  };
+  x = c.cast(x, DType::f32);
+  if (c.has(2)) x = c.binary(BinaryKind::sub, x, spread(c.cast(c.input(2), DType::f32)));
+  return {c.binary(BinaryKind::mul, x, spread(scale))};
 }
 
 } // namespace
@@ -151,9 +228,11 @@ std::span<const HandlerEntry> elementwise_handlers() {
       {"Abs", plain<UnaryKind::abs>, "~consumed_inputs@-5"},
       {"Add", arithmetic<BinaryKind::add>, "axis@-6 broadcast@-6 ~consumed_inputs@-5"},
       {"Cast", cast, "~round_mode@24 ~saturate@19 to"},
+      {"CastLike", cast_like, "~round_mode@24 ~saturate@19"},
       {"Ceil", plain<UnaryKind::ceil>, "~consumed_inputs@-5"},
       {"Celu", celu, "alpha"},
       {"Clip", clip, "~consumed_inputs@-5 max@-10 min@-10"},
+      {"DequantizeLinear", dequantise, "axis@13 block_size@21 output_dtype@23"},
       {"Div", arithmetic<BinaryKind::div>, "axis@-6 broadcast@-6 ~consumed_inputs@-5"},
       {"Elu", with_alpha<UnaryKind::elu, 100>, "alpha ~consumed_inputs@-5"},
       {"Erf", plain<UnaryKind::erf>},
@@ -162,7 +241,7 @@ std::span<const HandlerEntry> elementwise_handlers() {
       {"Gelu", gelu, "approximate"},
       {"HardSigmoid", hard_sigmoid, "alpha beta ~consumed_inputs@-5"},
       {"HardSwish", plain<UnaryKind::hard_swish>},
-      {"Identity", plain<UnaryKind::identity>},
+      {"Identity", identity},
       {"LeakyRelu", with_alpha<UnaryKind::leaky_relu, 1>, "alpha ~consumed_inputs@-5"},
       {"Log", plain<UnaryKind::log>, "~consumed_inputs@-5"},
       {"Max", of_all<BinaryKind::max>, "~consumed_inputs@-5"},

@@ -332,8 +332,11 @@ Values space_to_depth(Call &c) {
   const int64_t b = block_size(c);
   const Shape s = c.shape(x);
   if (s[2] % b || s[3] % b) c.invalid("the picture does not divide into blocks");
+  const Bytes mode = c.text("mode", "DCR");
+  if (mode != "DCR" && mode != "CRD") c.invalid("bad mode", "DCR or CRD", clean(mode));
+  const std::vector<int64_t> dcr{0, 3, 5, 1, 2, 4}, crd{0, 1, 3, 5, 2, 4};
   const ValueId moved =
-      c.transpose(c.reshape(x, {s[0], s[1], s[2] / b, b, s[3] / b, b}), {0, 3, 5, 1, 2, 4});
+      c.transpose(c.reshape(x, {s[0], s[1], s[2] / b, b, s[3] / b, b}), mode == "DCR" ? dcr : crd);
   return {c.reshape(moved, {s[0], s[1] * b * b, s[2] / b, s[3] / b})};
 }
 
@@ -356,7 +359,7 @@ std::span<const HandlerEntry> move_handlers() {
       {"Shape", shape, "end@15 start@15"},
       {"Size", size},
       {"Slice", slice, "axes@-9 ends@-9 starts@-9"},
-      {"SpaceToDepth", space_to_depth, "blocksize"},
+      {"SpaceToDepth", space_to_depth, "blocksize mode@28"},
       {"Split", split, "axis num_outputs@18 split@-12"},
       {"Squeeze", squeeze, "axes@-12"},
       {"Tile", tile},

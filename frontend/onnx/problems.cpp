@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <map>
+#include <tuple>
 
 namespace lathe::core::onnx {
 namespace {
@@ -45,7 +46,8 @@ std::string line_of(const std::vector<const Error *> &group) {
   const Error &first = *group[0];
   const std::string op = first.op.empty() ? "" : fmt::format("op {}, ", first.op);
   const std::string reason = first_of(reasons, "; ");
-  return fmt::format("{} times: {} ({}at {}){}{}", group.size(), first.message, op,
+  const std::string file = first.file.empty() ? "" : first.file + ": ";
+  return fmt::format("{} times: {}{} ({}at {}){}{}", group.size(), file, first.message, op,
                      first_of(places, ", "), reason.empty() ? "" : ": ", reason);
 }
 
@@ -53,18 +55,19 @@ std::string line_of(const std::vector<const Error *> &group) {
 
 Error summary_of(std::vector<Error> problems, const std::string &file) {
   if (problems.size() == 1) {
-    problems[0].file = file;
+    if (problems[0].file.empty()) problems[0].file = file; // or external data's
     return problems[0];
   }
   Error all{.code = problems[0].code,
             .message = fmt::format("{} things are in the way of this model", problems.size()),
             .file = file};
   std::vector<std::vector<const Error *>> groups; // by the first of each
-  std::map<std::pair<std::string, std::string>, size_t> place;
+  std::map<std::tuple<std::string, std::string, std::string>, size_t> place;
   for (Error &problem : problems) {
     all.code = worse(all.code, problem.code);
-    problem.file.clear();
-    auto [at, fresh] = place.emplace(std::pair(problem.op, problem.message), groups.size());
+    if (problem.file == file) problem.file.clear();
+    auto [at, fresh] =
+        place.emplace(std::tuple(problem.op, problem.message, problem.file), groups.size());
     if (fresh) groups.emplace_back();
     groups[at->second].push_back(&problem);
   }

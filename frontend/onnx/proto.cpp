@@ -7,6 +7,7 @@ namespace lathe::core::onnx {
 namespace {
 
 constexpr size_t most_entries = 200'000;
+constexpr int most_depth = 32; // of graphs in attributes
 
 struct Broken {
   Error error;
@@ -15,6 +16,18 @@ struct Broken {
   throw Broken{Error{.code = ErrorCode::invalid,
                      .message = fmt::format("bad field {} of an ONNX {}", field, message),
                      .expected = "the wire type that onnx.proto gives it"}};
+}
+
+// What a file may hold in all, in graphs, their nodes' graphs, and functions together.
+struct Total {
+  size_t nodes = 0, initializers = 0, values = 0, functions = 0;
+  int depth = 0;
+};
+void count(size_t &total, std::string_view what) {
+  if (++total > most_entries)
+    throw Broken{Error{.code = ErrorCode::limit,
+                       .message = fmt::format("too many {}", what),
+                       .expected = fmt::format("at most {}", most_entries)}};
 }
 
 // One message. Every accessor checks the wire type, which protozero only asserts.
@@ -73,10 +86,13 @@ private:
 };
 
 template <typename T> T &append(std::vector<T> &list, std::string_view what) {
-  if (list.size() >= most_entries)
-    throw Broken{Error{.code = ErrorCode::limit,
-                       .message = fmt::format("too many {}", what),
-                       .expected = fmt::format("at most {}", most_entries)}};
+  size_t size = list.size();
+  count(size, what);
+  return list.emplace_back();
+}
+// The same where `total` is what counts.
+template <typename T> T &append(std::vector<T> &list, size_t &total, std::string_view what) {
+  count(total, what);
   return list.emplace_back();
 }
 
@@ -132,7 +148,9 @@ void read(Bytes bytes, TensorProto &t) {
     }
 }
 
-void read(Bytes bytes, AttributeProto &a) {
+void read(Bytes bytes, GraphProto &g, Total &total);
+
+void read(Bytes bytes, AttributeProto &a, Total &total) {
   Reader r(bytes, "AttributeProto");
   int32_t seen = AttributeProto::undefined; // files of IR version 1 name no type
   while (r.next()) switch (r.field()) {
@@ -155,6 +173,13 @@ void read(Bytes bytes, AttributeProto &a) {
       read(r.bytes(), a.t.emplace());
       seen = AttributeProto::t_;
       break;
+    case 6: {
+      auto graph = std::make_shared<GraphProto>();
+      read(r.bytes(), *graph, total);
+      a.g = std::move(graph);
+      seen = AttributeProto::g_;
+      break;
+    }
     case 7:
       r.numbers(a.floats);
       seen = AttributeProto::floats_;
@@ -173,13 +198,13 @@ void read(Bytes bytes, AttributeProto &a) {
     case 21:
       a.reference = r.bytes();
       break;
-    default: // graphs and others, which no op of ours takes
+    default: // lists of tensors and of graphs, types: no op of ours takes them
       r.skip();
     }
   if (a.type == AttributeProto::undefined) a.type = seen;
 }
 
-void read(Bytes bytes, NodeProto &n) {
+void read(Bytes bytes, NodeProto &n, Total &total) {
   Reader r(bytes, "NodeProto");
   while (r.next()) switch (r.field()) {
     case 1:
@@ -195,10 +220,13 @@ void read(Bytes bytes, NodeProto &n) {
       n.op_type = r.bytes();
       break;
     case 5:
-      read(r.bytes(), append(n.attributes, "attributes of a node"));
+      read(r.bytes(), append(n.attributes, "attributes of a node"), total);
       break;
     case 7:
       n.domain = r.bytes();
+      break;
+    case 8:
+      n.overload = r.bytes();
       break;
     default:
       r.skip();
@@ -265,23 +293,27 @@ void read(Bytes bytes, ValueInfo &v) {
     }
 }
 
-void read(Bytes bytes, GraphProto &g) {
+void read(Bytes bytes, GraphProto &g, Total &total) {
+  if (++total.depth > most_depth)
+    throw Broken{Error{.code = ErrorCode::limit,
+                       .message = "too many graphs in nodes of graphs",
+                       .expected = fmt::format("at most {} deep", most_depth)}};
   Reader r(bytes, "GraphProto");
   while (r.next()) switch (r.field()) {
     case 1:
-      read(r.bytes(), append(g.nodes, "nodes"));
+      read(r.bytes(), append(g.nodes, total.nodes, "nodes"), total);
       break;
     case 2:
       g.name = r.bytes();
       break;
     case 5:
-      read(r.bytes(), append(g.initializers, "initializers"));
+      read(r.bytes(), append(g.initializers, total.initializers, "initializers"));
       break;
     case 11:
-      read(r.bytes(), append(g.inputs, "inputs of the graph"));
+      read(r.bytes(), append(g.inputs, total.values, "inputs and outputs of graphs"));
       break;
     case 12:
-      read(r.bytes(), append(g.outputs, "outputs of the graph"));
+      read(r.bytes(), append(g.outputs, total.values, "inputs and outputs of graphs"));
       break;
     case 15:
       g.sparse_initializers = true;
@@ -290,9 +322,10 @@ void read(Bytes bytes, GraphProto &g) {
     default:
       r.skip();
     }
+  --total.depth;
 }
 
-void read_opset(Bytes bytes, ModelProto &m) {
+void read_opset(Bytes bytes, Opsets &opsets) {
   Reader r(bytes, "OperatorSetIdProto");
   Bytes domain;
   int64_t version = 0;
@@ -307,10 +340,46 @@ void read_opset(Bytes bytes, ModelProto &m) {
       r.skip();
     }
   if (domain == "ai.onnx") domain = "";
-  if (m.opsets.size() < 1000) m.opsets[std::string(domain)] = version;
+  if (opsets.size() < 1000) opsets[std::string(domain)] = version;
+}
+
+void read(Bytes bytes, FunctionProto &f, Total &total) {
+  Reader r(bytes, "FunctionProto");
+  while (r.next()) switch (r.field()) {
+    case 1:
+      f.name = r.bytes();
+      break;
+    case 4:
+      append(f.inputs, "inputs of a function") = r.bytes();
+      break;
+    case 5:
+      append(f.outputs, "outputs of a function") = r.bytes();
+      break;
+    case 6:
+      append(f.attributes, "attributes of a function") = r.bytes();
+      break;
+    case 7:
+      read(r.bytes(), append(f.nodes, total.nodes, "nodes"), total);
+      break;
+    case 9:
+      read_opset(r.bytes(), f.opsets);
+      break;
+    case 10:
+      f.domain = r.bytes();
+      break;
+    case 11:
+      read(r.bytes(), append(f.defaults, "attributes of a function"), total);
+      break;
+    case 13:
+      f.overload = r.bytes();
+      break;
+    default:
+      r.skip();
+    }
 }
 
 void read(Bytes bytes, ModelProto &m) {
+  Total total;
   Reader r(bytes, "ModelProto");
   while (r.next()) switch (r.field()) {
     case 1:
@@ -320,15 +389,14 @@ void read(Bytes bytes, ModelProto &m) {
       m.producer = r.bytes();
       break;
     case 7:
-      read(r.bytes(), m.graph);
+      read(r.bytes(), m.graph, total);
       m.has_graph = true;
       break;
     case 8:
-      read_opset(r.bytes(), m);
+      read_opset(r.bytes(), m.opsets);
       break;
     case 25:
-      m.functions = true;
-      r.skip();
+      read(r.bytes(), append(m.functions, total.functions, "functions"), total);
       break;
     default:
       r.skip();
@@ -371,6 +439,9 @@ std::string type_name(int32_t data_type) {
 std::optional<DType> graph_type(int32_t data_type) {
   switch (data_type) {
   case FLOAT:
+  case DOUBLE:
+  case FLOAT16:
+  case BFLOAT16:
     return DType::f32;
   case INT64:
     return DType::i64;
@@ -380,6 +451,19 @@ std::optional<DType> graph_type(int32_t data_type) {
     return DType::boolean;
   default:
     return std::nullopt;
+  }
+}
+
+std::optional<DType> declared_type(int32_t data_type) {
+  switch (data_type) {
+  case FLOAT16:
+    return DType::f16;
+  case BFLOAT16:
+    return DType::bf16;
+  case DOUBLE:
+    return DType::f64;
+  default:
+    return graph_type(data_type);
   }
 }
 

@@ -6,6 +6,7 @@
 #include "ir/tensor.h"
 
 #include <map>
+#include <memory>
 #include <string_view>
 
 namespace lathe::core::onnx {
@@ -30,8 +31,11 @@ enum DataType : int32_t {
   BFLOAT16 = 16,
 };
 std::string type_name(int32_t data_type); // "float", "int64", ...
-// The type that a tensor of `data_type` has in a graph; none for those that no graph of ours holds.
+// The type that is computed with for `data_type`: f32 for all floats; none for those that no graph
+// of ours holds.
 std::optional<DType> graph_type(int32_t data_type);
+// The type that inputs and outputs of the whole graph have: floats stay as wide as declared.
+std::optional<DType> declared_type(int32_t data_type);
 
 int32_t data_type(DType dtype);
 
@@ -47,22 +51,25 @@ struct TensorProto {
   std::vector<std::pair<Bytes, Bytes>> external_data; // keys and values
 };
 
+struct GraphProto;
+
 struct AttributeProto {
   // AttributeProto.AttributeType
   enum Type : int32_t { undefined, f_, i_, s_, t_, g_, floats_, ints_, strings_ };
-  Bytes name, reference; // `reference`: to an attribute of a function
+  Bytes name, reference; // `reference`: to an attribute of the function that the node is in
   int32_t type = undefined;
   float f = 0;
   int64_t i = 0;
   Bytes s;
   std::optional<TensorProto> t;
+  std::shared_ptr<const GraphProto> g;
   std::vector<float> floats;
   std::vector<int64_t> ints;
   std::vector<Bytes> strings;
 };
 
 struct NodeProto {
-  Bytes name, op_type, domain;
+  Bytes name, op_type, domain, overload;
   std::vector<Bytes> inputs, outputs;
   std::vector<AttributeProto> attributes;
 };
@@ -87,18 +94,31 @@ struct GraphProto {
   bool sparse_initializers = false;
 };
 
+using Opsets = std::map<std::string, int64_t, std::less<>>; // by domain; "" is ONNX's own
+
+// An op that a model defines by nodes. Its attributes have no values but those of `defaults`.
+struct FunctionProto {
+  Bytes name, domain, overload;
+  std::vector<Bytes> inputs, outputs, attributes;
+  std::vector<AttributeProto> defaults;
+  std::vector<NodeProto> nodes;
+  Opsets opsets;
+};
+
 struct ModelProto {
   int64_t ir_version = 0;
   Bytes producer;
-  std::map<std::string, int64_t, std::less<>> opsets; // by domain; "" is ONNX's own
+  Opsets opsets;
   GraphProto graph;
-  bool has_graph = false, functions = false;
+  std::vector<FunctionProto> functions;
+  bool has_graph = false;
 };
 
 constexpr size_t most_bytes = (size_t{1} << 31) - 1; // of any protocol buffer
 
 // Errors: invalid, for what is no well-formed message; limit, beyond 200,000 nodes, tensors or
-// values, whose structs would need many times the file's size.
+// values, whose structs would need many times the file's size, and for graphs in nodes of graphs
+// more than 32 deep.
 Result<ModelProto> read_model(Bytes file);
 Result<TensorProto> read_tensor(Bytes file);
 

@@ -54,6 +54,12 @@ int32_t data_type(DType dtype) {
     return INT32;
   case DType::boolean:
     return BOOL;
+  case DType::f16:
+    return FLOAT16;
+  case DType::bf16:
+    return BFLOAT16;
+  case DType::f64:
+    return DOUBLE;
   }
   return 0;
 }

@@ -93,7 +93,7 @@ Result<std::vector<std::string>> names(const char *const *given, size_t count, c
 
 Result<TensorView> view(const lathe_tensor &t) {
   LATHE_C_TRY(const auto shape, list(t.shape, t.rank, "shape of a tensor"));
-  if (int(t.dtype) < LATHE_F32 || int(t.dtype) > LATHE_BOOL)
+  if (int(t.dtype) < LATHE_F32 || int(t.dtype) > LATHE_F64)
     return Error{.code = ErrorCode::usage,
                  .message = "unknown element type",
                  .node = text_or_empty(t.name),

@@ -7,7 +7,8 @@
 namespace lathe {
 
 static_assert(int(ErrorCode::internal) == int(core::ErrorCode::internal));
-static_assert(int(DType::boolean) == int(core::DType::boolean));
+static_assert(int(DType::boolean) == int(core::DType::boolean) &&
+              int(DType::f64) == int(core::DType::f64));
 
 namespace {
 core::Error house_error(const Error &e) {
@@ -63,7 +64,7 @@ TensorInfo tensor_info(std::string name, const core::Type &type) {
 core::Result<core::Tensor> as_tensor(const std::string &name, const TensorView &view) {
   static const std::byte nothing{};
   auto count = core::checked_element_count(view.shape);
-  if (!count || int(view.dtype) > int(DType::boolean) || (!view.data && *count > 0))
+  if (!count || int(view.dtype) > int(DType::f64) || (!view.data && *count > 0))
     return core::fail(core::Error{.code = core::ErrorCode::invalid,
                                   .message = "this is no tensor",
                                   .node = name,

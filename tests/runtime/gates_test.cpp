@@ -5,6 +5,7 @@
 #include "passes/pipeline.h"
 #include "tests/assembly.h"
 
+#include <algorithm>
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 #include <map>

@@ -49,7 +49,10 @@ typedef enum lathe_dtype {
   LATHE_F32 = 0,
   LATHE_I64 = 1,
   LATHE_I32 = 2,
-  LATHE_BOOL = 3
+  LATHE_BOOL = 3,
+  LATHE_F16 = 4,  /* IEEE 754 binary16; this, bfloat16 and double: only where the model declares */
+  LATHE_BF16 = 5, /* an input or output so; what it computes it computes in float */
+  LATHE_F64 = 6
 } lathe_dtype;
 
 typedef struct lathe_error lathe_error;

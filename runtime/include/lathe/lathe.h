@@ -120,16 +120,19 @@ private:
 
 // --- Tensors --------------------------------------------------------------------------------
 
-enum class DType : std::uint8_t { f32, i64, i32, boolean };
+// f16 (IEEE 754 binary16), bf16 and f64: only where a model declares an input or output so; what it
+// computes it computes in f32.
+enum class DType : std::uint8_t { f32, i64, i32, boolean, f16, bf16, f64 };
 template <typename T>
 inline constexpr DType dtype_of = [] {
-  static_assert(sizeof(T) == 0, "tensors hold float, std::int64_t, std::int32_t or bool");
+  static_assert(sizeof(T) == 0, "tensors hold float, double, std::int64_t, std::int32_t or bool");
   return DType::f32;
 }();
 template <> inline constexpr DType dtype_of<float> = DType::f32;
 template <> inline constexpr DType dtype_of<std::int64_t> = DType::i64;
 template <> inline constexpr DType dtype_of<std::int32_t> = DType::i32;
 template <> inline constexpr DType dtype_of<bool> = DType::boolean;
+template <> inline constexpr DType dtype_of<double> = DType::f64;
 
 using Shape = std::vector<std::int64_t>; // outermost first; {} is a scalar
 
