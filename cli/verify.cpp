@@ -17,7 +17,7 @@ struct VerifyOptions : ModelOptions {
   bool all_layers = false;
   std::vector<std::string> inputs; // [NAME=]FILE
   double rtol = -1,
-         atol = 1e-7; // rtol: by default 1e-4 of the largest value, 1e-3 for ONNX's cases
+         atol = -1; // rtol: by default 1e-4 of the largest value, 1e-3 for ONNX's cases
 };
 
 // All results of all layers become outputs, so that each can be compared.
@@ -141,9 +141,8 @@ void add_verify(CLI::App &app, Action &action) {
                    "largest error allowed, relative to the largest value (1e-4), or in a case of "
                    "ONNX's to each value (1e-3)");
   verb->add_option(
-          "--atol", o->atol,
-          "in a case of ONNX's: allowed besides, times the largest value if that is above 1")
-      ->capture_default_str();
+      "--atol", o->atol,
+      "in a case of ONNX's: allowed besides; without it 1e-7, of the largest value if above 1");
   verb->add_option("--threads", o->threads, "default: what this process may use")
       ->check(CLI::Range(0, 1024));
   verb->add_option("--batch", o->batch, "number of images")->capture_default_str();

@@ -11,12 +11,12 @@ namespace lathe::core {
 enum class InputsOfCase : uint8_t { at_run_time, constants };
 
 // Compiles a case's model for each of its data sets, runs it, and compares every output element by
-// element: |found - expected| <= atol * max(1, largest |expected|) + rtol * |expected|, NaN equals
-// NaN, other types exactly.
-// Errors: mismatch, naming the output and element; invalid for a folder without data sets; else
-// those of reading and compiling.
+// element: |found - expected| <= atol + rtol * |expected|, NaN equals NaN, other types exactly.
+// Without `atol` (-1): 1e-7 of the largest value, and of 1 where that is less. Errors: mismatch,
+// naming the output and element; invalid for a folder without data sets; else those of reading and
+// compiling.
 Result<void> verify_onnx_case(const std::string &folder, const CompileOptions &options,
-                              double rtol = 1e-3, double atol = 1e-7,
+                              double rtol = 1e-3, double atol = -1,
                               InputsOfCase inputs = InputsOfCase::at_run_time);
 
 } // namespace lathe::core
