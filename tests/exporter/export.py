@@ -1,0 +1,207 @@
+"""Exports modules and torchvision's networks to ONNX in every way that torch has, with torch's own
+outputs, in the layout of ONNX's tests. Runs where `./dev exports` puts torch."""
+
+import argparse
+import fnmatch
+import os
+import pathlib
+import shutil
+import sys
+import traceback
+import warnings
+
+import modules
+import networks
+import onnx
+import torch
+from onnx import numpy_helper
+
+OPSET = 18
+# A folder is NAME.WAY, or NAME.WAY.open where dimension 0 stays open.
+WAYS = ["unoptimised", "optimised", "torchscript"]
+OTHER_BATCH = 3
+
+
+def flat(outputs):
+    """The tensors of an output in the order in which they are exported."""
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
+    return [tensor for part in parts for tensor in flat(part)]
+
+
+class Case:
+    """A module and its inputs; `seed` makes all of it the same in every run."""
+
+    def __init__(self, name, module, inputs):
+        self.name, self.module, self.inputs = name, module, inputs
+        self.can_open = any(i.open_batch for i in inputs)
+
+    def tensors(self, batch=None):
+        torch.manual_seed(sum(self.name.encode()) + (batch or 0))
+        return tuple(i.tensor(batch) for i in self.inputs)
+
+    def write_models(self, is_open, paths, external):
+        """Writes a model for each way in `paths`; yields ways and errors."""
+        if "torchscript" in paths:
+            yield "torchscript", attempt(lambda: self.write_torchscript(is_open, paths["torchscript"]))
+        if {"unoptimised", "optimised"} & paths.keys():
+            error = attempt(lambda: self.write_dynamo(is_open, paths, external))
+            for way in paths.keys() - {"torchscript"}:
+                yield way, error
+
+    def write_torchscript(self, is_open, path):
+        names = [f"input_{i}" for i in range(len(self.inputs))]
+        axes = {n: {0: "batch"} for n, i in zip(names, self.inputs) if i.open_batch}
+        torch.onnx.export(self.module, self.tensors(), path, dynamo=False, opset_version=OPSET,
+                          input_names=names, dynamic_axes=axes if is_open else None)
+
+    def write_dynamo(self, is_open, paths, external):
+        """With optimize=True, torch optimises what it writes with optimize=False; so does this."""
+        batch = torch.export.Dim("batch")
+        shapes = tuple({0: batch} if i.open_batch else None for i in self.inputs)
+        program = torch.onnx.export(self.module, self.tensors(), dynamo=True, optimize=False,
+                                    opset_version=OPSET, verbose=False,
+                                    dynamic_shapes=shapes if is_open else None)
+        for way in ("unoptimised", "optimised"):
+            if way == "optimised":
+                program.optimize()
+            if way in paths:
+                program.save(paths[way], external_data=external)
+
+    def write_data(self, model, folder, batch=None):
+        """Inputs and torch's outputs."""
+        folder.mkdir()
+        graph = onnx.load(model, load_external_data=False).graph
+        inputs = self.tensors(batch)
+        with torch.no_grad():
+            outputs = flat(self.module(*(i.clone() for i in inputs)))
+        for stem, values, tensors in ("input", graph.input, inputs), ("output", graph.output, outputs):
+            if len(values) != len(tensors):
+                raise ValueError(f"{len(tensors)} {stem}s, of which the model has {len(values)}")
+            for i, (value, tensor) in enumerate(zip(values, tensors)):
+                proto = numpy_helper.from_array(tensor.numpy(), value.name)
+                (folder / f"{stem}_{i}.pb").write_bytes(proto.SerializeToString())
+        if not any(o.isfinite().any() for o in outputs):
+            raise ValueError("no output is finite")
+
+
+def attempt(work):
+    """The error as a line, or None."""
+    try:
+        work()
+    except Exception as error:  # whatever torch says about what it cannot export
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        while error.__cause__:
+            error = error.__cause__
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or lines
+        return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def without_remarks(path):
+    """Drops what is of no use to a runtime, and most of a small file: stack traces and the like."""
+    model = onnx.load(path)
+    functions = list(model.functions)
+    for thing in [model, model.graph, *functions]:
+        thing.ClearField("doc_string")
+        thing.ClearField("metadata_props")
+    for graph in [model.graph, *functions]:
+        without_remarks_in(graph)
+    onnx.save(model, path)
+
+
+def without_remarks_in(graph):
+    """Of a graph or function, and the graphs in it."""
+    values = [] if isinstance(graph, onnx.FunctionProto) else [*graph.input, *graph.output, *graph.initializer]
+    for thing in [*graph.node, *graph.value_info, *values]:
+        thing.ClearField("doc_string")
+        thing.ClearField("metadata_props")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                without_remarks_in(attribute.g)
+
+
+def export(case, paths, is_open, small):
+    """One case in the ways of `paths`; yields folders and why torch cannot make them."""
+    for way, error in case.write_models(is_open, paths, external=not small):
+        path = paths[way]
+        for i, batch in enumerate([None, OTHER_BATCH] if is_open else [None]):
+            data = path.parent / f"test_data_set_{i}"
+            error = error or attempt(lambda: case.write_data(path, data, batch))
+        if error:
+            yield path.parent, error
+        elif small:
+            without_remarks(path)
+
+
+def export_apart(case, folder, ways, is_open, small):
+    """The same in a process of its own, since torch crashes on some; errors go to refused.txt."""
+    paths = {}
+    for way in ways:
+        here = folder / (f"{case.name}.{way}" + (".open" if is_open else ""))
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir(parents=True)
+        paths[way] = here / "model.onnx"
+    child = os.fork()
+    if not child:
+        try:
+            for here, error in export(case, paths, is_open, small):
+                shutil.rmtree(here)
+                refuse(folder, here.name, error)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        for path in paths.values():
+            if path.parent.exists():
+                shutil.rmtree(path.parent)
+                refuse(folder, path.parent.name, f"the exporter ends with {status}")
+
+
+def refuse(folder, name, error):
+    with open(folder / "refused.txt", "a") as file:
+        file.write(f"{name}: {error}\n")
+
+
+def matching(table, patterns):
+    return {name: value for name, value in table.items()
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+
+
+def small_cases(patterns):
+    for name, (module, *inputs) in matching(modules.cases(), patterns).items():
+        torch.manual_seed(sum(name.encode()))
+        yield Case(name, modules.randomise(module), inputs)
+
+
+def network_cases(table, patterns):
+    for name, make in matching(table, patterns).items():
+        torch.manual_seed(sum(name.encode()))
+        module, (height, width) = make()
+        yield Case(name, module, [modules.floats(2, 3, height, width)])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--only", default="*", help="names, with * and ?, separated by commas")
+    parser.add_argument("--kinds", default="modules,narrow,networks")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    patterns, ways = arguments.only.split(","), arguments.ways.split(",")
+    kinds = {"modules": small_cases,
+             "narrow": lambda patterns: network_cases(networks.narrow(), patterns),
+             "networks": lambda patterns: network_cases(networks.networks(), patterns)}
+    for kind in arguments.kinds.split(","):
+        for case in kinds[kind](patterns):
+            print(case.name, flush=True)
+            for is_open in [False, True] if case.can_open else [False]:
+                export_apart(case, arguments.folder, ways, is_open, small=False)
+
+
+if __name__ == "__main__":
+    main()
