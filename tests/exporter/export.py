@@ -12,7 +12,9 @@ import warnings
 
 import modules
 import networks
+import numpy
 import onnx
+import onnxruntime
 import torch
 from onnx import numpy_helper
 
@@ -84,6 +86,27 @@ class Case:
                 (folder / f"{stem}_{i}.pb").write_bytes(proto.SerializeToString())
         if not any(o.isfinite().any() for o in outputs):
             raise ValueError("no output is finite")
+        check(model, inputs, outputs)
+
+
+def check(model, inputs, outputs):
+    """Whether ONNX Runtime computes from the model what torch did, or cannot load it. ValueError for
+    what torch exported wrongly, such as an open batch that is not open."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    try:
+        session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    except Exception:  # an op or type that it has not
+        return True
+    feeds = {i.name: tensor.numpy() for i, tensor in zip(session.get_inputs(), inputs)}
+    agrees = True
+    for found, tensor in zip(session.run(None, feeds), outputs):
+        expected = tensor.numpy()
+        largest = abs(expected[numpy.isfinite(expected)]).max(initial=0)
+        if found.shape != expected.shape:
+            raise ValueError(f"ONNX Runtime's output has shape {found.shape}, torch's {expected.shape}")
+        agrees &= numpy.allclose(found, expected, 0, 1e-4 * largest, equal_nan=True)
+    return agrees
 
 
 def attempt(work):
@@ -192,6 +215,9 @@ def main():
     parser.add_argument("--ways", default=",".join(WAYS))
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    # What the first export loads, children need not load again.
+    torch.onnx.export(torch.nn.Identity(), (torch.zeros(1),), dynamo=True, verbose=False)
     patterns, ways = arguments.only.split(","), arguments.ways.split(",")
     kinds = {"modules": small_cases,
              "narrow": lambda patterns: network_cases(networks.narrow(), patterns),

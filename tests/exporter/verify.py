@@ -1,0 +1,70 @@
+"""Runs `lathe verify` on every folder below one in the layout of ONNX's tests, where an error may be
+1e-4 of the largest value that torch has, and says which are refused or wrong, and why."""
+
+import argparse
+import collections
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy
+import onnx
+from onnx import numpy_helper
+
+TOLERANCE = 1e-4  # of an output's largest value
+OK, WRONG = 0, 1  # exit codes; others are refusals
+
+
+def largest_error(case):
+    """What `--atol` allows: of the case's output whose largest value is the smallest."""
+    largest = []
+    for file in case.glob("test_data_set_*/output_*.pb"):
+        value = numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes()))
+        if value.dtype.kind == "f":
+            largest.append(abs(value[numpy.isfinite(value)]).max(initial=0))
+    return TOLERANCE * min(filter(None, largest), default=1e-3)
+
+
+def verify(lathe, case):
+    """The exit code and what was said; a signal is a negative code."""
+    done = subprocess.run([lathe, "verify", case, "--rtol", "0", "--atol", str(largest_error(case))],
+                          capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def reason(code, said, case):
+    """The first line of an error, without the names and numbers that differ from case to case."""
+    lines = [line.strip() for line in said.replace(str(case), "").splitlines() if line.strip()]
+    if code < 0 or not lines:
+        return f"ends with signal {-code}"
+    return re.sub(r"\s+", " ", re.sub(r"[\"'][^\"']*[\"']", "…", lines[0]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--lathe", default="build/bin/lathe")
+    parser.add_argument("--only", default="*", help="folders, with * and ?")
+    parser.add_argument("--outcomes", type=pathlib.Path, help="a file for all that was said, by folder")
+    arguments = parser.parse_args()
+    found, reasons, report = collections.Counter(), collections.defaultdict(list), []
+    for model in sorted(arguments.folder.glob(f"{arguments.only}/model.onnx")):
+        case = model.parent
+        code, said = verify(arguments.lathe, case)
+        verdict = {OK: "ok", WRONG: "WRONG"}.get(code, "refused")
+        found[verdict] += 1
+        report.append(f"{verdict} {case.name} ({code})" + ("" if code == OK else f"\n{said}"))
+        if code != OK:
+            reasons[f"{verdict} ({code}): {reason(code, said, case)}"].append(case.name)
+    for what, names in sorted(reasons.items(), key=lambda row: -len(row[1])):
+        print(f"{len(names):>5}  {what}\n       {' '.join(names)}")
+    total = found.total()
+    print(f"{total} exports: {found['ok']} ok, {found['refused']} refused, {found['WRONG']} wrong")
+    if arguments.outcomes:
+        arguments.outcomes.write_text("\n".join(report) + "\n")
+    sys.exit(0 if total and found["ok"] == total else 1)
+
+
+if __name__ == "__main__":
+    main()
