@@ -19,9 +19,14 @@ import torch
 from onnx import numpy_helper
 
 OPSET = 18
-# A folder is NAME.WAY, or NAME.WAY.open where dimension 0 stays open.
-WAYS = ["unoptimised", "optimised", "torchscript"]
+# A folder is NAME.WAY; where a way ends in .open, dimension 0 stays open, and there are data of two
+# batches. Torch's exporter writes the first two, its older one torchscript.
+WAYS = ["unoptimised", "optimised", "torchscript",
+        "unoptimised.open", "optimised.open", "torchscript.open"]
 OTHER_BATCH = 3
+# What the tests keep, and how large such a folder may be.
+STORED = {"modules": ["unoptimised"], "narrow": ["unoptimised.open", "optimised"]}
+STORED_BYTES = 60_000
 
 
 def flat(outputs):
@@ -43,22 +48,15 @@ class Case:
         torch.manual_seed(sum(self.name.encode()) + (batch or 0))
         return tuple(i.tensor(batch) for i in self.inputs)
 
-    def write_models(self, is_open, paths, external):
-        """Writes a model for each way in `paths`; yields ways and errors."""
-        if "torchscript" in paths:
-            yield "torchscript", attempt(lambda: self.write_torchscript(is_open, paths["torchscript"]))
-        if {"unoptimised", "optimised"} & paths.keys():
-            error = attempt(lambda: self.write_dynamo(is_open, paths, external))
-            for way in paths.keys() - {"torchscript"}:
-                yield way, error
-
-    def write_torchscript(self, is_open, path):
+    def write_torchscript(self, paths, is_open, external):
+        """Its weights are in the model at any rate."""
         names = [f"input_{i}" for i in range(len(self.inputs))]
         axes = {n: {0: "batch"} for n, i in zip(names, self.inputs) if i.open_batch}
-        torch.onnx.export(self.module, self.tensors(), path, dynamo=False, opset_version=OPSET,
-                          input_names=names, dynamic_axes=axes if is_open else None)
+        for path in paths.values():
+            torch.onnx.export(self.module, self.tensors(), path, dynamo=False, opset_version=OPSET,
+                              input_names=names, dynamic_axes=axes if is_open else None)
 
-    def write_dynamo(self, is_open, paths, external):
+    def write_dynamo(self, paths, is_open, external):
         """With optimize=True, torch optimises what it writes with optimize=False; so does this."""
         batch = torch.export.Dim("batch")
         shapes = tuple({0: batch} if i.open_batch else None for i in self.inputs)
@@ -72,7 +70,7 @@ class Case:
                 program.save(paths[way], external_data=external)
 
     def write_data(self, model, folder, batch=None):
-        """Inputs and torch's outputs."""
+        """Inputs and torch's outputs; whether ONNX Runtime agrees with them, as `check` says."""
         folder.mkdir()
         graph = onnx.load(model, load_external_data=False).graph
         inputs = self.tensors(batch)
@@ -86,7 +84,11 @@ class Case:
                 (folder / f"{stem}_{i}.pb").write_bytes(proto.SerializeToString())
         if not any(o.isfinite().any() for o in outputs):
             raise ValueError("no output is finite")
-        check(model, inputs, outputs)
+        return check(model, inputs, outputs)
+
+    def write_data_sets(self, model, is_open):
+        return all([self.write_data(model, model.parent / f"test_data_set_{i}", batch)
+                    for i, batch in enumerate([None, OTHER_BATCH] if is_open else [None])])
 
 
 def check(model, inputs, outputs):
@@ -110,15 +112,14 @@ def check(model, inputs, outputs):
 
 
 def attempt(work):
-    """The error as a line, or None."""
+    """What it returns and None, or None and the error that began it."""
     try:
-        work()
+        return work(), None
     except Exception as error:  # whatever torch says about what it cannot export
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         while error.__cause__:
             error = error.__cause__
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or lines
-        return f"{type(error).__name__}: {lines[0] if lines else ''}"
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return None, f"{type(error).__name__}: {lines[0].strip() if lines else ''}"
 
 
 def without_remarks(path):
@@ -145,66 +146,66 @@ def without_remarks_in(graph):
                 without_remarks_in(attribute.g)
 
 
-def export(case, paths, is_open, small):
-    """One case in the ways of `paths`; yields folders and why torch cannot make them."""
-    for way, error in case.write_models(is_open, paths, external=not small):
-        path = paths[way]
-        for i, batch in enumerate([None, OTHER_BATCH] if is_open else [None]):
-            data = path.parent / f"test_data_set_{i}"
-            error = error or attempt(lambda: case.write_data(path, data, batch))
-        if error:
-            yield path.parent, error
-        elif small:
-            without_remarks(path)
+def export(case, folder, paths, is_open, store):
+    """One case in the ways of `paths`, with a fixed or an open batch. Failures go to refused.txt, what
+    ONNX Runtime doubts to doubted.txt."""
+    dynamo = {way: path for way, path in paths.items() if way != "torchscript"}
+    script = {way: path for way, path in paths.items() if way == "torchscript"}
+    for mine, write in (dynamo, case.write_dynamo), (script, case.write_torchscript):
+        failure = attempt(lambda: write(mine, is_open, external=not store))[1] if mine else None
+        for path in mine.values():
+            agrees, error = None, failure
+            if not error:
+                agrees, error = attempt(lambda: case.write_data_sets(path, is_open))
+            if error or (store and not agrees):
+                note(folder, "refused.txt", f"{path.parent.name}: {error or 'doubted'}")
+                shutil.rmtree(path.parent)
+            elif not agrees:
+                note(folder, "doubted.txt", path.parent.name)
+            if store and path.exists():
+                without_remarks(path)
 
 
-def export_apart(case, folder, ways, is_open, small):
-    """The same in a process of its own, since torch crashes on some; errors go to refused.txt."""
+def export_apart(case, folder, ways, is_open, store):
+    """The same in a process of its own, since torch crashes on some."""
     paths = {}
     for way in ways:
-        here = folder / (f"{case.name}.{way}" + (".open" if is_open else ""))
+        here = folder / f"{case.name}.{way}"
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir(parents=True)
-        paths[way] = here / "model.onnx"
+        paths[way.removesuffix(".open")] = here / "model.onnx"
     child = os.fork()
     if not child:
         try:
-            for here, error in export(case, paths, is_open, small):
-                shutil.rmtree(here)
-                refuse(folder, here.name, error)
+            export(case, folder, paths, is_open, store)
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status:
-        for path in paths.values():
-            if path.parent.exists():
-                shutil.rmtree(path.parent)
-                refuse(folder, path.parent.name, f"the exporter ends with {status}")
+    for path in paths.values() if status else []:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        note(folder, "refused.txt", f"{path.parent.name}: the exporter ends with {status}")
 
 
-def refuse(folder, name, error):
-    with open(folder / "refused.txt", "a") as file:
-        file.write(f"{name}: {error}\n")
+def note(folder, file, line):
+    with open(folder / file, "a") as notes:
+        notes.write(line + "\n")
 
 
-def matching(table, patterns):
-    return {name: value for name, value in table.items()
-            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
-
-
-def small_cases(patterns):
-    for name, (module, *inputs) in matching(modules.cases(), patterns).items():
+def cases(kind, patterns):
+    """Of a kind, those with a name that matches, one after the other."""
+    table = {"modules": modules.cases, "narrow": networks.narrow, "networks": networks.networks}[kind]()
+    for name, row in table.items():
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+            continue
         torch.manual_seed(sum(name.encode()))
-        yield Case(name, modules.randomise(module), inputs)
-
-
-def network_cases(table, patterns):
-    for name, make in matching(table, patterns).items():
-        torch.manual_seed(sum(name.encode()))
-        module, (height, width) = make()
-        yield Case(name, module, [modules.floats(2, 3, height, width)])
+        if kind == "modules":
+            module, *inputs = row
+            yield Case(name, modules.randomise(module), inputs)
+        else:
+            module, (height, width) = row()
+            yield Case(name, module, [modules.floats(2, 3, height, width)])
 
 
 def main():
@@ -213,20 +214,19 @@ def main():
     parser.add_argument("--only", default="*", help="names, with * and ?, separated by commas")
     parser.add_argument("--kinds", default="modules,narrow,networks")
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--store", action="store_true", help="only the selection for the tests")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     # What the first export loads, children need not load again.
     torch.onnx.export(torch.nn.Identity(), (torch.zeros(1),), dynamo=True, verbose=False)
-    patterns, ways = arguments.only.split(","), arguments.ways.split(",")
-    kinds = {"modules": small_cases,
-             "narrow": lambda patterns: network_cases(networks.narrow(), patterns),
-             "networks": lambda patterns: network_cases(networks.networks(), patterns)}
-    for kind in arguments.kinds.split(","):
-        for case in kinds[kind](patterns):
+    for kind in STORED if arguments.store else arguments.kinds.split(","):
+        ways = STORED[kind] if arguments.store else arguments.ways.split(",")
+        for case in cases(kind, arguments.only.split(",")):
             print(case.name, flush=True)
             for is_open in [False, True] if case.can_open else [False]:
-                export_apart(case, arguments.folder, ways, is_open, small=False)
+                mine = [way for way in ways if way.endswith(".open") == is_open]
+                export_apart(case, arguments.folder, mine, is_open, arguments.store)
 
 
 if __name__ == "__main__":
