@@ -133,7 +133,7 @@ def narrow_efficientnet_v2():
 
 
 def narrow_regnet(se_ratio):
-    parameters = regnet.BlockParams.from_init_params(4, 8, 8, 2, 8, se_ratio=se_ratio)
+    parameters = regnet.BlockParams.from_init_params(3, 8, 8, 2, 8, se_ratio=se_ratio)
     return regnet.RegNet(parameters, num_classes=5, stem_width=4)
 
 
@@ -145,7 +145,7 @@ def narrow_convnext():
 def narrow_swin(version):
     modern = version == 2
     return swin_transformer.SwinTransformer(
-        [2, 2], 8, [2, 2], [2, 2], [4, 4], num_classes=5, mlp_ratio=2.0,
+        [2, 2], 8, [2, 1], [2, 2], [4, 4], num_classes=5, mlp_ratio=2.0,
         block=swin_transformer.SwinTransformerBlockV2 if modern else None,
         downsample_layer=swin_transformer.PatchMergingV2 if modern else swin_transformer.PatchMerging)
 
@@ -192,18 +192,18 @@ class LowAndHigh(nn.Module):
 
 # What makes it, and the side of its pictures.
 NARROW = {
-    "narrow_vgg": (narrow_vgg, 12), "narrow_resnet": (narrow_resnet, 24),
-    "narrow_squeezenet": (narrow_squeezenet, 20), "narrow_densenet": (narrow_densenet, 24),
+    "narrow_vgg": (narrow_vgg, 12), "narrow_resnet": (narrow_resnet, 20),
+    "narrow_squeezenet": (narrow_squeezenet, 20), "narrow_densenet": (narrow_densenet, 16),
     "narrow_googlenet": (narrow_googlenet, 16), "narrow_inception": (NarrowInception, 10),
     "narrow_mobilenet_v2": (narrow_mobilenet_v2, 12), "narrow_mobilenet_v3": (narrow_mobilenet_v3, 16),
-    "narrow_shufflenet": (narrow_shufflenet, 32), "narrow_mnasnet": (narrow_mnasnet, 12),
+    "narrow_shufflenet": (narrow_shufflenet, 16), "narrow_mnasnet": (narrow_mnasnet, 12),
     "narrow_efficientnet": (narrow_efficientnet, 16),
     "narrow_efficientnet_v2": (narrow_efficientnet_v2, 16),
-    "narrow_regnet_x": (partial(narrow_regnet, None), 32),
-    "narrow_regnet_y": (partial(narrow_regnet, 0.25), 32),
-    "narrow_convnext": (narrow_convnext, 32), "narrow_swin": (partial(narrow_swin, 1), 16),
+    "narrow_regnet_x": (partial(narrow_regnet, None), 16),
+    "narrow_regnet_y": (partial(narrow_regnet, 0.25), 16),
+    "narrow_convnext": (narrow_convnext, 16), "narrow_swin": (partial(narrow_swin, 1), 16),
     "narrow_swin_v2": (partial(narrow_swin, 2), 16),
-    # 12 x 14 patches of two pixels: windows of 4 pad them.
+    # 10 x 14 patches of two pixels: windows of 4 pad them.
     "narrow_swin_padded": (partial(narrow_swin, 1), (20, 28)), "narrow_vit": (narrow_vit, 16),
     "narrow_fcn": (narrow_fcn, 12), "narrow_deeplabv3": (narrow_deeplabv3, 12),
     "narrow_lraspp": (narrow_lraspp, 16),

@@ -1,8 +1,10 @@
 """Runs `lathe verify` on every folder below one in the layout of ONNX's tests, where an error may be
-1e-4 of the largest value that torch has, and says which are refused or wrong, and why."""
+1e-4 of the largest value that torch has, and says which are refused or wrong, and why. All must be ok,
+but for those in unsupported.txt, which must be refused."""
 
 import argparse
 import collections
+import fnmatch
 import pathlib
 import re
 import subprocess
@@ -13,9 +15,9 @@ import onnx
 from onnx import numpy_helper
 
 TOLERANCE = 1e-4  # of an output's largest value
-OK, WRONG = 0, 1  # exit codes; others are refusals
+OK, WRONG, UNSUPPORTED = 0, 1, 4  # exit codes
 # Doubted is a wrong answer to an export from which ONNX Runtime, too, computes something else than torch.
-VERDICTS = ["ok", "refused", "WRONG", "doubted"]
+VERDICTS = ["ok", "unsupported", "doubted", "refused", "WRONG"]
 
 
 def largest_error(case):
@@ -49,6 +51,23 @@ def reasons(said):
     return found or {"nothing was said"}
 
 
+class Lists:
+    """What need not be ok: unsupported.txt here, and what export.py wrote beside its exports."""
+
+    def __init__(self, folder):
+        lines = (pathlib.Path(__file__).parent / "unsupported.txt").read_text().splitlines()
+        self.unsupported = [line.split()[0] for line in lines if line and not line.startswith("#")]
+        doubted = folder / "doubted.txt"
+        self.doubted = doubted.read_text().split() if doubted.exists() else []
+
+    def verdict(self, code, name):
+        if any(fnmatch.fnmatch(name, pattern) for pattern in self.unsupported):
+            return {OK: "WRONG", WRONG: "WRONG", UNSUPPORTED: "unsupported"}.get(code, "refused")
+        if code == WRONG:
+            return "doubted" if name in self.doubted else "WRONG"
+        return "ok" if code == OK else "refused"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
@@ -56,26 +75,23 @@ def main():
     parser.add_argument("--only", default="*", help="folders, with * and ?")
     parser.add_argument("--outcomes", type=pathlib.Path, help="a file for all that was said, by folder")
     arguments = parser.parse_args()
-    doubted = arguments.folder / "doubted.txt"
-    doubted = set(doubted.read_text().split()) if doubted.exists() else set()
+    lists = Lists(arguments.folder)
     found, groups, report = collections.Counter(), collections.defaultdict(list), []
     for model in sorted(arguments.folder.glob(f"{arguments.only}/model.onnx")):
         case = model.parent
         code, said = verify(arguments.lathe, case)
-        verdict = {OK: "ok", WRONG: "WRONG"}.get(code, "refused")
-        if code == WRONG and case.name in doubted:
-            verdict = "doubted"
+        verdict = lists.verdict(code, case.name)
         found[verdict] += 1
         report.append(f"{verdict} {case.name} ({code})" + ("" if code == OK else f"\n{said}"))
-        for reason in reasons(said) if code != OK else []:
+        for reason in reasons(said) if verdict != "ok" else []:
             groups[f"{verdict} ({code}): {reason}"].append(case.name)
     for what, names in sorted(groups.items(), key=lambda row: -len(row[1])):
         print(f"{len(names):>5}  {what}\n       {' '.join(names)}")
     total = found.total()
-    print(f"{total} exports: " + ", ".join(f"{found[v]} {v}" for v in VERDICTS))
+    print(f"{total} exports: " + ", ".join(f"{found[v]} {v}" for v in VERDICTS if found[v]))
     if arguments.outcomes:
         arguments.outcomes.write_text("\n".join(report) + "\n")
-    sys.exit(0 if total and found["ok"] + found["doubted"] == total else 1)
+    sys.exit(1 if not total or found["refused"] or found["WRONG"] else 0)
 
 
 if __name__ == "__main__":
