@@ -5,6 +5,7 @@ import argparse
 import json
 import pathlib
 
+import calibrate
 import numpy
 import torch
 import torchvision
@@ -23,20 +24,10 @@ def build(name):
     torch.manual_seed(sum(name.encode()))
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     network = getattr(torchvision.models, name)(weights=None, **options)
-    for module in network.modules():
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
-            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # statistics become the mean over all batches
-            torch.nn.init.uniform_(module.weight, 0.8, 1.2)
-            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
-    network.train()
-    with torch.no_grad():
-        network(torch.randn(4, 3, NETWORKS[name], NETWORKS[name]))
-    return network.eval()
+    return calibrate.calibrated(network, torch.randn(4, 3, NETWORKS[name], NETWORKS[name]))
 
 
-def calibrated(network, name):
+def scaled(network, name):
     """Scales the last layer so that the scores deviate by about 1; refuses dead networks."""
     with torch.no_grad():
         scores = network(torch.randn(2, 3, NETWORKS[name], NETWORKS[name]))
@@ -94,7 +85,7 @@ def main():
     arguments.folder.mkdir(parents=True, exist_ok=True)
     index = []
     for name in arguments.networks.split(","):
-        network = calibrated(build(name), name)
+        network = scaled(build(name), name)
         for opset in map(int, arguments.opsets.split(",")):
             batches = [int(b) for b in arguments.batches.split(",")]
             index += export(network, name, opset, batches, arguments.folder)
