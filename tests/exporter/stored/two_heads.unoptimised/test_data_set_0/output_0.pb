@@ -1,0 +1,1 @@
+BlinearJ$ºA+Ã;Àl˜€?rBÀØTAA¿Šñ]?KıJ¿Rvw@
