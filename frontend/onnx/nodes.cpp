@@ -8,10 +8,10 @@
 namespace lathe::core::onnx {
 namespace {
 
-constexpr int64_t newest_opset = 28;     // whose rules the handlers follow (ONNX 1.23)
-constexpr size_t most_problems = 1000;   // behind them nobody reads on
-constexpr size_t most_steps = 2'000'000; // nodes that are read, again in every call and iteration
-constexpr int most_calls = 64;           // in each other
+constexpr int64_t newest_opset = 28;   // whose rules the handlers follow (ONNX 1.23)
+constexpr size_t most_problems = 1000; // behind them nobody reads on
+constexpr size_t most_steps = 500'000; // nodes that are read, again in every call and iteration
+constexpr int most_calls = 64;         // in each other
 
 int64_t opset_of(const Opsets &opsets) {
   auto found = opsets.find("");

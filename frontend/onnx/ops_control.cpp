@@ -9,7 +9,7 @@
 namespace lathe::core::onnx {
 namespace {
 
-constexpr int64_t most_iterations = 1 << 20;
+constexpr int64_t most_iterations = 1 << 16;
 
 bool is_true(Call &c, const Item &item) {
   if (item.id == no_value) c.invalid("a condition is no tensor");

@@ -407,7 +407,7 @@ Values eye_like(Call &c) {
   const ValueId x = c.input(0);
   if (c.rank(x) != 2) c.invalid("the input has the wrong rank", "2 dimensions");
   const Shape shape = c.shape(x);
-  const int64_t offset = c.integer("k", 0);
+  const int64_t offset = std::clamp(c.integer("k", 0), -shape[0], shape[1]);
   const auto dtype = c.has_attribute("dtype") ? graph_type(int32_t(c.integer("dtype", 0)))
                                               : std::optional(c.type(x).dtype);
   if (!dtype) c.unsupported("a type that Lathe does not compute with");
