@@ -75,7 +75,9 @@ Values loop(Call &c) {
   bool going = !conditional || is_true(c, c.item(1));
   for (int64_t i = 0; i < trips && going; ++i) {
     if (i == most_iterations)
-      c.unsupported("so long a loop", fmt::format("at most {} iterations", most_iterations));
+      throw Failure{Error{.code = ErrorCode::limit,
+                          .message = "so long a loop",
+                          .expected = fmt::format("at most {} iterations", most_iterations)}};
     Items inputs{{integer(c, i)}, {c.cast(c.scalar(1), DType::boolean)}};
     inputs.insert(inputs.end(), carried.begin(), carried.end());
     Items results = c.call_graph(body, inputs, std::to_string(i));
