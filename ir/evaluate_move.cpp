@@ -18,13 +18,15 @@ View whole(const Tensor &tensor) { return {0, row_major_strides(tensor.shape())}
 void copy(const Tensor &from, const View &source, Tensor &to, const View &target,
           const Shape &shape) {
   const size_t bytes = size_of(from.dtype());
-  const std::byte *read = from.raw() + static_cast<size_t>(source.offset) * bytes;
-  std::byte *write = to.raw_mutable() + static_cast<size_t>(target.offset) * bytes;
-  auto at = [bytes](int64_t element) { return static_cast<size_t>(element) * bytes; };
+  // In signed arithmetic: a stride may be negative.
+  auto at = [bytes](int64_t element) { return element * static_cast<ptrdiff_t>(bytes); };
+  const std::byte *read = from.raw() + at(source.offset);
+  std::byte *write = to.raw_mutable() + at(target.offset);
   for_each_row<2>(shape, {source.strides, target.strides},
                   [&](const auto &offset, int64_t length, const auto &step) {
                     if (step[0] == 1 && step[1] == 1) {
-                      std::memcpy(write + at(offset[1]), read + at(offset[0]), at(length));
+                      std::memcpy(write + at(offset[1]), read + at(offset[0]),
+                                  static_cast<size_t>(length) * bytes);
                       return;
                     }
                     for (int64_t i = 0; i < length; ++i)

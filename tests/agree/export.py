@@ -19,18 +19,24 @@ NETWORKS = {
 FIXED_BATCH = ["shufflenet_v2_x1_0"]
 
 
+def pictures(count, name):
+    """Pictures [count, 3, H, W] that differ as photographs do: each has a colour of its own. Of mere
+    noise, a network that ends in an average says nearly the same about every picture."""
+    return torch.randn(count, 3, 1, 1) + torch.randn(count, 3, NETWORKS[name], NETWORKS[name])
+
+
 def build(name):
     """The network with random weights whose batch norms have seen data, in evaluation mode."""
     torch.manual_seed(sum(name.encode()))
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     network = getattr(torchvision.models, name)(weights=None, **options)
-    return calibrate.calibrated(network, torch.randn(4, 3, NETWORKS[name], NETWORKS[name]))
+    return calibrate.calibrated(network, pictures(4, name))
 
 
 def scaled(network, name):
     """Scales the last layer so that the scores deviate by about 1; refuses dead networks."""
     with torch.no_grad():
-        scores = network(torch.randn(2, 3, NETWORKS[name], NETWORKS[name]))
+        scores = network(pictures(2, name))
     deviation = float(scores.std())
     if not 1e-12 < deviation < 1e12:
         raise SystemExit(f"{name}: scores deviate by {deviation}")
@@ -46,9 +52,8 @@ def scaled(network, name):
 def write_model(network, name, opset, batch, path):
     """One ONNX file; a batch of None stays open."""
     axes = {"image": {0: "batch"}, "logits": {0: "batch"}} if batch is None else None
-    torch.onnx.export(network, torch.randn(batch or 1, 3, NETWORKS[name], NETWORKS[name]), path,
-                      opset_version=opset, input_names=["image"], output_names=["logits"],
-                      dynamic_axes=axes)
+    torch.onnx.export(network, pictures(batch or 1, name), path, opset_version=opset,
+                      input_names=["image"], output_names=["logits"], dynamic_axes=axes)
 
 
 def export(network, name, opset, batches, folder):
@@ -63,7 +68,7 @@ def export(network, name, opset, batches, folder):
     entries = []
     for batch in batches:
         torch.manual_seed(batch)
-        image = torch.randn(batch, 3, NETWORKS[name], NETWORKS[name])
+        image = pictures(batch, name)
         with torch.no_grad():
             logits = network(image)
         stem = folder / f"{name}-{batch}"
