@@ -121,6 +121,7 @@ std::string OnnxBuilder::model() const {
   std::string bytes;
   pbf_writer w(bytes);
   w.add_int64(1, ir_version);
+  w.add_string(2, producer);
   w.add_bytes(7, graph);
   pbf_writer import(w, 8);
   import.add_int64(2, opset);

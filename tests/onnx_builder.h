@@ -23,6 +23,7 @@ std::string graph_attribute(const std::string &name, const std::string &graph);
 
 struct OnnxBuilder {
   int64_t ir_version = 8, opset = 13;
+  std::string producer = {};
   std::string graph = {};     // encoded fields of the GraphProto
   std::string functions = {}; // encoded fields of the ModelProto
 

@@ -670,6 +670,41 @@ TEST_CASE("problems of one kind are one line") {
   CHECK(std::ranges::count(error, '\n') == 3);
 }
 
+TEST_CASE("a refused model says which option of its exporter helps") {
+  OnnxBuilder b;
+  b.input("x", {1, 3, 4, 4}).node("GRU", {"x"}, {"a"}).node("GRU", {"x"}, {"b"});
+  b.node("Swish", {"x"}, {"c"}).node("Whatever", {"x"}, {"d"});
+  b.node("FusedConv", {"x"}, {"e"}, {}, "", "com.microsoft");
+  for (const char *name : {"a", "b", "c", "d", "e"}) b.output(name);
+  b.producer = "pytorch";
+  b.ir_version = 8;
+  std::string error = refusal(b);
+  INFO(error);
+  CHECK(contains(error, "dynamo=True writes it as ops that Lathe knows\n"));
+  CHECK(contains(error, "\n    export with opset_version=18, where several ops stand for it\n"));
+  CHECK(contains(error, "before that was optimised or quantised"));
+  CHECK(std::ranges::count(error, '\n') == 7); // nothing on Whatever; once on the GRUs
+  b.ir_version = 10;
+  CHECK(!contains(refusal(b), "dynamo=True"));
+  b.producer = "tf2onnx";
+  CHECK(contains(refusal(b), "convert with --opset 18, where several ops"));
+}
+
+TEST_CASE("a model that was exported for training says how it is not") {
+  for (int64_t ir_version : {8, 10}) {
+    OnnxBuilder b;
+    b.opset = 17;
+    b.producer = "pytorch";
+    b.ir_version = ir_version;
+    b.input("x", {1, 3, 4, 4});
+    for (const char *name : {"s", "b", "m", "v"})
+      b.weight(name, Tensor::of(std::vector<float>{1, 1, 1}, {3}));
+    b.node("BatchNormalization", {"x", "s", "b", "m", "v"}, {"y"},
+           {attribute("training_mode", int64_t{1})});
+    CHECK(contains(refusal(b.output("y")), "call model.eval() before torch.onnx.export"));
+  }
+}
+
 TEST_CASE("a shape is suggested for the input that needs one") {
   OnnxBuilder b;
   b.input("mask", {1, 8}).open_input("x", {"n", "8", "t"}).node("Relu", {"x"}, {"y"}).output("y");

@@ -194,11 +194,13 @@ void Call::invalid(std::string message, std::string expected, std::string found)
                       .expected = std::move(expected),
                       .found = std::move(found)}};
 }
-void Call::unsupported(std::string message, std::string expected, std::string found) const {
+void Call::unsupported(std::string message, std::string expected, std::string found,
+                       Obstacle obstacle) const {
   throw Failure{Error{.code = ErrorCode::unsupported,
                       .message = std::move(message),
                       .expected = std::move(expected),
-                      .found = std::move(found)}};
+                      .found = std::move(found)},
+                obstacle};
 }
 
 } // namespace lathe::core::onnx

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/onnx.h"
+#include "frontend/onnx/advice.h"
 #include "frontend/onnx/scope.h"
 #include "frontend/onnx/structure.h"
 
@@ -16,6 +17,7 @@ Result<Graph> import_graph(const ModelProto &model, const ModelBytes &bytes,
 // Thrown within the importer; one is caught per node, so that all of a model's problems are found.
 struct Failure {
   Error error;
+  Obstacle obstacle = Obstacle::other;
 };
 
 // Thrown where reading ends: a budget is used up, or the file asks for too many steps.
@@ -119,7 +121,10 @@ public:
   [[noreturn]] void invalid(std::string message, std::string expected = {},
                             std::string found = {}) const;
   [[noreturn]] void unsupported(std::string message, std::string expected = {},
-                                std::string found = {}) const;
+                                std::string found = {}, Obstacle obstacle = Obstacle::other) const;
+  [[noreturn]] void unsupported(std::string message, Obstacle obstacle) const {
+    unsupported(std::move(message), {}, {}, obstacle);
+  }
   bool unbinds_weights() const;
 
 private:

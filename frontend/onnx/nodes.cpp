@@ -88,6 +88,8 @@ void Importer::add_node(const NodeProto &written, Scope &scope) {
     Error error = failure.error;
     error.node = scope.prefix + clean(shown(node));
     error.op = fmt::format("{} (opset {})", clean(node.op_type), opset);
+    if (const std::string advice = advice_on(failure.obstacle, node, model_); !advice.empty())
+      error.detail = "    " + advice;
     if (error.code == ErrorCode::limit && options_.budget.over()) throw Abort{std::move(error)};
     problems_.push_back(std::move(error));
     scope.broken.insert(node.outputs.begin(), node.outputs.end());
@@ -113,15 +115,19 @@ bool Importer::readable(const NodeProto &node, const Scope &scope) {
 
 void Importer::call_op(const NodeProto &node, Scope &scope, int64_t opset) {
   const HandlerEntry *entry = is_own(node) ? find_handler(node.op_type) : nullptr;
+  if (!entry && is_own(node))
+    throw Failure{
+        Error{.code = ErrorCode::unsupported, .message = "an op that Lathe does not know"},
+        Obstacle::unknown_op};
   if (!entry)
-    throw Failure{Error{
-        .code = ErrorCode::unsupported,
-        .message = is_own(node) ? "an op that Lathe does not know"
-                                : fmt::format("an op of the domain '{}'", clean(node.domain))}};
+    throw Failure{Error{.code = ErrorCode::unsupported,
+                        .message = fmt::format("an op of the domain '{}'", clean(node.domain))},
+                  Obstacle::foreign_domain};
   if (opset > newest_opset)
     throw Failure{Error{.code = ErrorCode::unsupported,
                         .message = "an op of an opset that Lathe does not know",
-                        .expected = fmt::format("1 to {}", newest_opset)}};
+                        .expected = fmt::format("1 to {}", newest_opset)},
+                  Obstacle::newer_opset};
   check_attributes(*entry, node, opset);
   if (!readable(node, scope)) throw Behind{};
   Call call(*this, node, scope, opset, unique(scope.prefix + clean(shown(node))));

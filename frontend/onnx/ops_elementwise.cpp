@@ -176,7 +176,8 @@ Values identity(Call &c) {
 Values dequantise(Call &c) {
   ValueId x = c.input(0), scale = c.input(1);
   if (!c.is_constant(x))
-    c.unsupported("a dequantised value that is only known at run time", "constants");
+    c.unsupported("a dequantised value that is only known at run time", "constants", "",
+                  Obstacle::quantised);
   if (c.opset >= 23 && c.has_attribute("output_dtype") &&
       graph_type(int32_t(c.integer("output_dtype", 0))) != DType::f32 &&
       c.integer("output_dtype", 0) != 0)

@@ -96,7 +96,7 @@ Values batch_normalization(Call &c) {
   const ValueId x = c.input(0);
   bool training = c.flag("training_mode");
   for (size_t i = 1; i < c.output_count(); ++i) training = training || c.wants(i);
-  if (training) c.unsupported("batch normalisation in training mode");
+  if (training) c.unsupported("batch normalisation in training mode", Obstacle::training_mode);
   if (c.opset < 9 && !c.flag("spatial", true) && c.rank(x) > 2)
     c.unsupported("batch normalisation of every pixel by itself (spatial = 0)");
   const BatchNorm op{c.number("epsilon", 1e-5f)};

@@ -242,7 +242,7 @@ Values dropout(Call &c) {
     training = flag.dtype() != DType::boolean || flag.size() != 1 || flag.as<uint8_t>()[0];
   }
   float rate = c.opset < 12 ? c.number("ratio", 0.5f) : c.has(1) ? c.known_number(1) : 0.5f;
-  if (training && rate != 0) c.unsupported("dropout in training mode");
+  if (training && rate != 0) c.unsupported("dropout in training mode", Obstacle::training_mode);
   Values results{c.add(Dropout{rate}, {x})};
   if (c.wants(1)) { // everything passes
     ValueId ones = c.filled(1, c.shape(x));

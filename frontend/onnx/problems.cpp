@@ -32,7 +32,7 @@ std::string first_of(const std::vector<std::string> &texts, Bytes separator) {
                      more > 0 ? fmt::format(" and {} more", more) : "");
 }
 
-// One line: how often, what, which op, where, and what was expected and found there.
+// How often, what, which op, where, what was expected and found there; then what helps.
 std::string line_of(const std::vector<const Error *> &group) {
   if (group.size() == 1) return to_string(*group[0]);
   std::vector<std::string> places, reasons;
@@ -47,8 +47,9 @@ std::string line_of(const std::vector<const Error *> &group) {
   const std::string op = first.op.empty() ? "" : fmt::format("op {}, ", first.op);
   const std::string reason = first_of(reasons, "; ");
   const std::string file = first.file.empty() ? "" : first.file + ": ";
-  return fmt::format("{} times: {}{} ({}at {}){}{}", group.size(), file, first.message, op,
-                     first_of(places, ", "), reason.empty() ? "" : ": ", reason);
+  return fmt::format("{} times: {}{} ({}at {}){}{}{}{}", group.size(), file, first.message, op,
+                     first_of(places, ", "), reason.empty() ? "" : ": ", reason,
+                     first.detail.empty() ? "" : "\n", first.detail);
 }
 
 } // namespace
