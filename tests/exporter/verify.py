@@ -56,13 +56,15 @@ class Lists:
 
     def __init__(self, folder):
         lines = (pathlib.Path(__file__).parent / "unsupported.txt").read_text().splitlines()
-        self.unsupported = [line.split()[0] for line in lines if line and not line.startswith("#")]
+        rows = [line.split() for line in lines if line and not line.startswith("#")]
+        self.unsupported = [(row[0], int(row[1]) if row[1:] else UNSUPPORTED) for row in rows]
         doubted = folder / "doubted.txt"
         self.doubted = doubted.read_text().split() if doubted.exists() else []
 
     def verdict(self, code, name):
-        if any(fnmatch.fnmatch(name, pattern) for pattern in self.unsupported):
-            return {OK: "WRONG", WRONG: "WRONG", UNSUPPORTED: "unsupported"}.get(code, "refused")
+        for pattern, expected in self.unsupported:
+            if fnmatch.fnmatch(name, pattern):
+                return {OK: "WRONG", WRONG: "WRONG", expected: "unsupported"}.get(code, "refused")
         if code == WRONG:
             return "doubted" if name in self.doubted else "WRONG"
         return "ok" if code == OK else "refused"
