@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <doctest/doctest.h>
+#include <filesystem>
 #include <fmt/format.h>
 
 using namespace lathe::core;
@@ -113,6 +114,27 @@ TEST_CASE("SqueezeNet 1.0 recognises a cat and a cup of espresso") {
     scores = run(executable, must(preprocess(image, Preset::caffe_bgr, 3, 227, 227)));
     CHECK(top_classes(scores)[0] == top);
   }
+}
+
+// Prepared as Caffe did, 100 of 153 are right in the first place; warped to 227 x 227 at once, 98
+// are.
+TEST_CASE("SqueezeNet 1.0 recognises ants and bees") {
+  const std::string data = test_data();
+  if (data.empty()) return;
+  Graph graph = with_weights(must(load_net(LATHE_SOURCE_DIR "/tests/squeezenet_dc.net")),
+                             data + "/weights/squeezenet_dc.safetensors");
+  auto executable = must(Executable::compile(graph));
+  int right = 0, all = 0;
+  for (auto [folder, top] : {std::pair("ants", 310), std::pair("bees", 309)})
+    for (const auto &file :
+         std::filesystem::directory_iterator(fmt::format("{}/ants-bees/val/{}", data, folder))) {
+      const Image image = must(read_image(file.path().string()));
+      const Tensor x = must(preprocess(image, Preset::caffe_bgr, 3, 227, 227));
+      right += top_classes(run(executable, x))[0] == top;
+      ++all;
+    }
+  CHECK(all == 153);
+  CHECK(right >= 99); // not 100: one may change sides with the order of sums
 }
 
 TEST_CASE("CNTK's MNIST model passes its three data sets") {
