@@ -15,6 +15,7 @@ import numpy
 import onnx
 import onnxruntime
 import torch
+import verify
 from onnx import numpy_helper
 
 OPSET = 18
@@ -23,9 +24,11 @@ OPSET = 18
 WAYS = ["unoptimised", "optimised", "torchscript",
         "unoptimised.open", "optimised.open", "torchscript.open"]
 OTHER_BATCH = 3
-# What the tests keep: ways by kind, all but a few large cases; and some in other ways.
+# What the tests keep, of what Lathe supports: ways by kind, all but a few large cases; and some in
+# other ways.
 STORED = {"modules": ["unoptimised"], "narrow": ["unoptimised.open"]}
-NOT_STORED = ["window_mask", "transformer_decoder_layer", "narrow_swin_padded"]
+NOT_STORED = ["window_mask", "transformer_decoder_layer", "narrow_swin_padded", "narrow_regnet_x",
+              "narrow_mnasnet", "narrow_lraspp"]
 STORED_TOO = ["narrow_lraspp.torchscript.open", "narrow_inception.optimised", "narrow_vgg.optimised.open",
               "narrow_mobilenet_v2.torchscript", "narrow_deeplabv3.optimised.open", "narrow_fcn.unoptimised",
               "narrow_convnext.optimised.open", "conv2d_same.optimised.open", "sdpa_causal.torchscript.open",
@@ -211,10 +214,11 @@ def cases(kind, patterns):
             yield Case(name, module, [modules.floats(2, 3, height, width)])
 
 
-def stored(kind, name):
+def stored(kind, name, lists):
     """The ways in which the tests keep a case."""
     usual = [] if name in NOT_STORED else STORED[kind]
-    return [way for way in WAYS if way in usual or f"{name}.{way}" in STORED_TOO]
+    return [way for way in WAYS if (way in usual or f"{name}.{way}" in STORED_TOO)
+            and lists.refusal(f"{name}.{way}") is None]
 
 
 def main():
@@ -229,10 +233,11 @@ def main():
     torch.set_num_threads(1)
     # What the first export loads, children need not load again.
     torch.onnx.export(torch.nn.Identity(), (torch.zeros(1),), dynamo=True, verbose=False)
+    lists = verify.Lists(arguments.folder)
     for kind in STORED if arguments.store else arguments.kinds.split(","):
         for case in cases(kind, arguments.only.split(",")):
             print(case.name, flush=True)
-            ways = stored(kind, case.name) if arguments.store else arguments.ways.split(",")
+            ways = stored(kind, case.name, lists) if arguments.store else arguments.ways.split(",")
             for is_open in [False, True] if case.can_open else [False]:
                 mine = [way for way in ways if way.endswith(".open") == is_open]
                 if mine:

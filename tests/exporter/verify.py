@@ -61,10 +61,13 @@ class Lists:
         doubted = folder / "doubted.txt"
         self.doubted = doubted.read_text().split() if doubted.exists() else []
 
+    def refusal(self, name):
+        """The exit code with which an export is refused; None if it must be ok."""
+        return next((code for pattern, code in self.unsupported if fnmatch.fnmatch(name, pattern)), None)
+
     def verdict(self, code, name):
-        for pattern, expected in self.unsupported:
-            if fnmatch.fnmatch(name, pattern):
-                return {OK: "WRONG", WRONG: "WRONG", expected: "unsupported"}.get(code, "refused")
+        if expected := self.refusal(name):
+            return {OK: "WRONG", WRONG: "WRONG", expected: "unsupported"}.get(code, "refused")
         if code == WRONG:
             return "doubted" if name in self.doubted else "WRONG"
         return "ok" if code == OK else "refused"
