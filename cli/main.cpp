@@ -2,6 +2,7 @@
 #include "cli/verbs.h"
 #include "ir/threads.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include <string_view>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 namespace lathe::core::cli {
 
@@ -95,6 +97,21 @@ static void add_help(CLI::App &app, Action &action) {
   });
 }
 
+// To describe all options of all verbs takes longer than to read a small model: where one verb is
+// named, only its own.
+static void add_verbs(CLI::App &app, Action &action, std::string_view named) {
+  using Verb = std::pair<std::string_view, void (*)(CLI::App &, Action &)>;
+  constexpr Verb verbs[] = {
+      {"run", add_run},         {"bench", add_bench},     {"profile", add_profile},
+      {"compile", add_compile}, {"inspect", add_inspect}, {"dump", add_dump},
+      {"verify", add_verify},   {"check", add_check},     {"explain", add_explain},
+      {"cache", add_cache},     {"help", add_help},
+  };
+  const bool known = std::ranges::count(verbs, named, &Verb::first) > 0;
+  for (const auto &[name, add] : verbs)
+    if (name == named || !known || named == "help") add(app, action);
+}
+
 // An option that may stand several times takes one value each time: what follows is not its own.
 static void take_one_value_each(CLI::App &app) {
   for (CLI::App *verb : app.get_subcommands({}))
@@ -125,17 +142,7 @@ static int run(int argc, char **argv) {
   app.set_version_flag("--version", "lathe " LATHE_VERSION);
   app.require_subcommand(1);
   Action action;
-  add_run(app, action);
-  add_bench(app, action);
-  add_profile(app, action);
-  add_compile(app, action);
-  add_inspect(app, action);
-  add_dump(app, action);
-  add_verify(app, action);
-  add_check(app, action);
-  add_explain(app, action);
-  add_cache(app, action);
-  add_help(app, action);
+  add_verbs(app, action, argc > 1 ? argv[1] : "");
   take_one_value_each(app);
   try {
     app.parse(argc, argv);
