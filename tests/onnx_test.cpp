@@ -170,6 +170,20 @@ TEST_CASE("open dimensions: the batch, --shape, or what is given") {
   CHECK(contains(refusal(b, {.batch = 0}), "2: "));
 }
 
+TEST_CASE("ops without a kernel take whole numbers that are given, and no floats") {
+  OnnxBuilder b;
+  b.input("a", {4}, 7).input("b", {4}, 7);
+  b.node("Mod", {"a", "b"}, {"y"}, {attribute("fmod", int64_t{1})}).output("y");
+  CHECK(contains(refusal(b), "it depends on input 'a'"));
+  const Graph graph =
+      imported(b, {.values = {{"a", ints({-7, 7, -7, 9})}, {"b", ints({3, -3, -3, 4})}}});
+  CHECK(materialise(graph.constant(graph.outputs[0])).value().as<int64_t>()[0] == -1);
+  OnnxBuilder f;
+  f.input("a", {1}).node("Sign", {"a"}, {"y"}).output("y");
+  const Tensor one = Tensor::of(std::vector<float>{1}, {1});
+  CHECK(contains(refusal(f, {.values = {{"a", one}}}), "expected constants, found a"));
+}
+
 TEST_CASE("inputs that decide shapes become constants, and only those") {
   OnnxBuilder b;
   b.input("x", {2, 6}).input("target", {2}, 7).input("more", {2}, 7);

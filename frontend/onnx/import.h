@@ -57,7 +57,8 @@ public:
   // Inputs that decide shapes or parameters: their values must be known before the run.
   Tensor known(size_t i) const;
   Tensor known_value(ValueId id) const; // the same for any value
-  // What is computed with: known if it depends on constants alone.
+  // What is computed with: known if it depends on constants alone, or, unless they are floats, on
+  // inputs whose values are given.
   Tensor operand(size_t i) const { return operand_value(input(i)); }
   Tensor operand_value(ValueId id) const;
   std::vector<int64_t> known_integers(size_t i) const;

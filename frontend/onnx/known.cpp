@@ -115,7 +115,8 @@ bool Call::is_constant(ValueId id) const { return importer_.graph_.constant(id) 
 Tensor Call::known(size_t i) const { return importer_.known(input(i)); }
 Tensor Call::known_value(ValueId id) const { return importer_.known(id); }
 Tensor Call::operand_value(ValueId id) const {
-  if (!is_constant(id))
+  // Whole numbers and flags are shapes and parameters, whose inputs may be given beforehand.
+  if (!is_constant(id) && is_float(type(id).dtype))
     unsupported("an op that is computed only where all its operands are known", "constants",
                 importer_.graph_.values[id].name);
   return importer_.known(id);

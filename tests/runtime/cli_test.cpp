@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -563,4 +564,32 @@ TEST_CASE("the cache's verb, and the options that name its directory") {
   expect("cache clear", 0, {});
   expect("cache ls", 0, {"0 entries"});
   unsetenv("LATHE_CACHE_DIR");
+}
+
+// Those of `failing/` with right answers; of ops/ some are refused, until there are kernels for
+// them.
+TEST_CASE("models that failed once") {
+  const char *data = std::getenv("LATHE_TEST_DATA");
+  if (!data) {
+    fmt::print("SKIPPED: LATHE_TEST_DATA is not set, so there are no models that failed once\n");
+    return;
+  }
+  const fs::path root = fs::path(data) / "failing";
+  int verified = 0;
+  for (const auto &entry : fs::recursive_directory_iterator(root)) {
+    if (!entry.is_directory() || !fs::exists(entry.path() / "test_data_set_0")) continue;
+    const std::string name = fs::relative(entry.path(), root).string();
+    const bool strict = name.starts_with("strict_");
+    CAPTURE(name);
+    const Outcome outcome = lathe_command(
+        fmt::format("verify '{}'{}", entry.path().string(), strict ? " --numerics strict" : ""));
+    const bool may_be_refused = name.starts_with("ops/");
+    CHECK_MESSAGE((outcome.code == 0 || (may_be_refused && outcome.code == 4)), outcome.out);
+    verified += outcome.code == 0;
+  }
+  CHECK(verified >= 26);
+  const std::string model = "/model.onnx";
+  expect("check " + (root / "exporter/external_data_missing").string() + model, 5,
+         {"ext.onnx.data", "cannot open"});
+  expect("check " + (root / "opset_27").string() + model, 0, {"nothing stands in the way"});
 }
