@@ -96,6 +96,28 @@ TEST_CASE("an If whose condition depends on an input says so") {
   CHECK(import(b, known));
 }
 
+TEST_CASE("an unknown input is told, whatever else its node's graph lacks") {
+  for (const char *result : {"r", ""}) { // a result without a name
+    OnnxBuilder body, b;
+    body.node("Identity", {"x"}, {"r"}).output(result);
+    b.input("x", {3}).weight("c", truth(true));
+    b.node(
+        "If", {"unknown"}, {"y"},
+        {graph_attribute("then_branch", body.graph), graph_attribute("else_branch", body.graph)});
+    CHECK(contains(refusal(b.output("y")), "a node reads a value that nothing makes"));
+    OnnxBuilder known;
+    known.input("x", {3}).weight("c", truth(true));
+    known.node(
+        "If", {"c"}, {"y"},
+        {graph_attribute("then_branch", body.graph), graph_attribute("else_branch", body.graph)});
+    known.output("y");
+    if (*result == 0)
+      CHECK(contains(refusal(known), "an output that no node makes"));
+    else
+      CHECK(import(known));
+  }
+}
+
 TEST_CASE("a loop is unrolled: carried values, captured ones, and what is stacked") {
   OnnxBuilder body, b;
   body.input("i", {}, 7).input("going", {}, 9).input("sum", {2});

@@ -1,6 +1,7 @@
 #include "frontend/onnx/scope.h"
 
 #include <algorithm>
+#include <optional>
 #include <queue>
 
 namespace lathe::core::onnx {
@@ -35,7 +36,7 @@ std::unordered_set<Bytes> captured_names(const GraphProto &graph) {
   for (const TensorProto &t : graph.initializers) own.insert(t.name);
   for (const NodeProto &node : graph.nodes) own.insert(node.outputs.begin(), node.outputs.end());
   auto add = [&](Bytes name) {
-    if (!own.contains(name)) captured.insert(name);
+    if (!name.empty() && !own.contains(name)) captured.insert(name);
   };
   for (const NodeProto &node : graph.nodes) for_each_read(node, add);
   for (const ValueInfo &output : graph.outputs) add(output.name);
@@ -54,18 +55,18 @@ Result<std::vector<size_t>> execution_order(const std::vector<NodeProto> &nodes,
   std::vector<size_t> waits(nodes.size()), order;
   std::vector<std::vector<size_t>> readers(nodes.size()), makers(nodes.size());
   for (size_t n = 0; n < nodes.size(); ++n) {
-    Bytes unknown;
+    std::optional<Bytes> unknown;
     for_each_read(nodes[n], [&](Bytes name) {
       if (auto found = maker.find(name); found != maker.end()) {
         readers[found->second].push_back(n);
         makers[n].push_back(found->second);
         ++waits[n];
-      } else if (!scope.find(name) && !scope.is_broken(name)) {
+      } else if (!scope.find(name) && !scope.is_broken(name) && !unknown) {
         unknown = name;
       }
     });
-    if (!unknown.empty())
-      return bad("a node reads a value that nothing makes", shown(nodes[n]), clean(unknown));
+    if (unknown)
+      return bad("a node reads a value that nothing makes", shown(nodes[n]), clean(*unknown));
   }
   std::priority_queue<size_t, std::vector<size_t>, std::greater<>> ready;
   for (size_t n = 0; n < nodes.size(); ++n)
