@@ -63,6 +63,8 @@ private:
   Items call_graph(const GraphProto &graph, const Items &inputs, Scope scope);
   // What is defined in `scope` under these names. Throws Behind where a problem stands before one.
   Items results_of(const std::vector<Bytes> &names, const Scope &scope) const;
+  // What a node reads under this name; nothing under none.
+  static Item read_by_node(Bytes name, const Scope &scope);
   // Names results as the file does, and the last of the nodes since `emitted` after its layer.
   void finish(const NodeProto &node, const Items &results, size_t emitted, Scope &scope);
   bool readable(const NodeProto &node, const Scope &scope);

@@ -100,7 +100,7 @@ Call::Call(Importer &importer, const NodeProto &node, const Scope &scope, int64_
            std::string name)
     : opset(opset), importer_(importer), node_(node), scope_(scope), name_(std::move(name)),
       read_(node.inputs.size()), emitted_(importer.graph_.nodes.size()) {
-  for (Bytes input : node.inputs) inputs_.push_back(input.empty() ? Item{} : *scope.find(input));
+  for (Bytes input : node.inputs) inputs_.push_back(Importer::read_by_node(input, scope));
 }
 Items Call::call_graph(const GraphProto &graph, const Items &inputs, const std::string &label) {
   return importer_.call_graph(graph, inputs,

@@ -177,8 +177,8 @@ void Importer::call_function(const FunctionProto &function, const NodeProto &nod
               .depth = scope.depth + 1};
   if (opset_of(*inner.opsets) < 1) invalid("bad opset of a function", "1 or more");
   for (size_t i = 0; i < function.inputs.size(); ++i) {
-    const bool there = i < node.inputs.size() && !node.inputs[i].empty();
-    define(inner, function.inputs[i], there ? *scope.find(node.inputs[i]) : Item{});
+    define(inner, function.inputs[i],
+           i < node.inputs.size() ? read_by_node(node.inputs[i], scope) : Item{});
   }
   const size_t emitted = graph_.nodes.size(), problems = problems_.size();
   add_nodes(function.nodes, function.outputs, inner);
@@ -207,6 +207,16 @@ Items Importer::call_graph(const GraphProto &graph, const Items &inputs, Scope s
   add_nodes(graph.nodes, outputs, scope);
   if (problems_.size() > problems) throw Behind{};
   return results_of(outputs, scope);
+}
+
+Item Importer::read_by_node(Bytes name, const Scope &scope) {
+  if (name.empty()) return {};
+  const Item *found = scope.find(name); // execution_order has asked for it, too
+  if (!found)
+    throw Failure{Error{.code = ErrorCode::invalid,
+                        .message = "a node reads a value that nothing makes",
+                        .found = clean(name)}};
+  return *found;
 }
 
 Items Importer::results_of(const std::vector<Bytes> &names, const Scope &scope) const {
