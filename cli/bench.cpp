@@ -1,7 +1,7 @@
 // lathe bench: latency, compile time and memory of whole networks.
 #include "cli/measure.h"
 #include "cli/verbs.h"
-#include "frontend/output_file.h"
+#include "ir/system/output_file.h"
 #include "runtime/peak.h"
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // lathe compile: a network as an object, a shared library or text, with a C header beside it.
 #include "cli/shared_library.h"
 #include "cli/verbs.h"
-#include "frontend/output_file.h"
+#include "ir/system/output_file.h"
 #include "runtime/c_header.h"
 
 #include <algorithm>

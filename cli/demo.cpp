@@ -2,9 +2,9 @@
 // Usage: lathe_demo FOLDER_OF_FASHION_MNIST OUTPUT_FOLDER
 #include "cli/measure.h"
 #include "cli/model.h"
-#include "frontend/contact_sheet.h"
-#include "frontend/idx.h"
-#include "frontend/preprocess.h"
+#include "data/contact_sheet.h"
+#include "data/idx.h"
+#include "data/preprocess.h"
 
 #include <algorithm>
 #include <chrono>

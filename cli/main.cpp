@@ -1,6 +1,6 @@
 // The command line: parse, run the chosen verb, report its error and exit with its code.
 #include "cli/verbs.h"
-#include "ir/threads.h"
+#include "ir/system/threads.h"
 
 #include <algorithm>
 #include <cerrno>

@@ -1,8 +1,8 @@
 #include "cli/model.h"
 
 #include "frontend/npy.h"
-#include "frontend/output_file.h"
 #include "frontend/safetensors.h"
+#include "ir/system/output_file.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,7 +1,7 @@
 // lathe profile: where a network's time goes, kernel by kernel, beside what the machine can do.
 #include "cli/profile.h"
 #include "cli/verbs.h"
-#include "frontend/output_file.h"
+#include "ir/system/output_file.h"
 #include "runtime/median.h"
 #include "runtime/peak.h"
 

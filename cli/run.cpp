@@ -1,8 +1,8 @@
 // lathe run: pictures or tensors in, top classes or tensors out.
 #include "cli/verbs.h"
+#include "data/preprocess.h"
 #include "frontend/elements.h"
-#include "frontend/mapped_file.h"
-#include "frontend/preprocess.h"
+#include "ir/system/mapped_file.h"
 
 #include <algorithm>
 #include <cstring>

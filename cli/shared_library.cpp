@@ -1,7 +1,7 @@
 #include "cli/shared_library.h"
 
-#include "frontend/mapped_file.h"
-#include "frontend/output_file.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/output_file.h"
 
 #include <cerrno>
 #include <cstring>

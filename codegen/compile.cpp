@@ -3,8 +3,8 @@
 #include "codegen/emitter.h"
 #include "codegen/llvm.h"
 #include "codegen/llvm_memory.h"
-#include "ir/fork.h"
-#include "ir/threads.h"
+#include "ir/system/fork.h"
+#include "ir/system/threads.h"
 
 #include <functional>
 #include <map>

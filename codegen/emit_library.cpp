@@ -2,7 +2,7 @@
 // other, and the checks before. The structs are those of the header that runtime/c_header.cpp
 // writes.
 #include "codegen/emitter.h"
-#include "ir/memory.h"
+#include "ir/system/memory.h"
 
 #include <algorithm>
 #include <array>

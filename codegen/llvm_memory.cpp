@@ -1,7 +1,7 @@
 #include "codegen/llvm_memory.h"
 
 #include "codegen/llvm.h"
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <atomic>
 #include <cstdlib>

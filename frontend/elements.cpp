@@ -1,6 +1,6 @@
 #include "frontend/elements.h"
 
-#include "ir/mapping.h"
+#include "ir/system/mapping.h"
 
 #include <algorithm>
 #include <bit>

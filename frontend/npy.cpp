@@ -1,6 +1,6 @@
 #include "frontend/npy.h"
-#include "frontend/mapped_file.h"
-#include "frontend/output_file.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/output_file.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,7 +1,7 @@
 #include "frontend/safetensors.h"
-#include "frontend/mapped_file.h"
-#include "frontend/output_file.h"
-#include "ir/mapping.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/mapping.h"
+#include "ir/system/output_file.h"
 
 #include <algorithm>
 #include <array>

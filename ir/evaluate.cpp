@@ -1,7 +1,7 @@
 // The reference evaluator: one op, a constant's recipe, a whole graph.
 #include "ir/evaluate.h"
 #include "ir/evaluate_ops.h"
-#include "ir/mapping.h"
+#include "ir/system/mapping.h"
 
 #include <algorithm>
 #include <fmt/format.h>

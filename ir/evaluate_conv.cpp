@@ -4,7 +4,7 @@
 // seconds.
 #include "ir/evaluate_ops.h"
 
-#include "ir/threads.h"
+#include "ir/system/threads.h"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // Names of ops and kinds.
-#include "ir/fork.h"
 #include "ir/op_table.h"
+#include "ir/system/fork.h"
 
 #include <algorithm>
 #include <utility>

@@ -1,7 +1,7 @@
 // The machines that Lathe has names for.
 #include "ir/target.h"
 
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <fmt/format.h>
 

@@ -1,7 +1,8 @@
 // Element types, shapes, and tensors that own their bytes or share a file's.
 #include "ir/tensor.h"
 
-#include "ir/memory.h"
+#include "ir/system/mapping.h"
+#include "ir/system/memory.h"
 
 #include <algorithm>
 #include <cassert>
@@ -150,6 +151,14 @@ Tensor Tensor::reshaped(Shape shape) const {
   result.shape_ = std::move(shape);
   assert(element_count(result.shape_) == size_);
   return result;
+}
+
+Result<Tensor> settled(const Tensor &tensor) {
+  const std::span<const std::byte> bytes(tensor.raw(), tensor.bytes());
+  if (tensor.aligned() && !is_mapped(bytes)) return tensor;
+  Tensor copy(tensor.dtype(), tensor.shape());
+  LATHE_CHECK(copy_bytes(bytes, copy.raw_mutable()));
+  return copy;
 }
 
 } // namespace lathe::core

@@ -84,6 +84,10 @@ private:
   bool owned_ = false;
 };
 
+// The same tensor, aligned and in memory that nobody else changes (see ir/system/mapping.h):
+// itself, or a copy. Errors: as copy_bytes.
+Result<Tensor> settled(const Tensor &tensor);
+
 // Numbers of any type as f32; f32 itself is shared. To the nearest, halves to even.
 Tensor to_f32(const Tensor &tensor);
 // Floats, or whole numbers, as floats of another width.

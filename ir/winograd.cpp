@@ -1,6 +1,6 @@
 #include "ir/winograd.h"
 
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <array>
 #include <cmath>

@@ -7,7 +7,7 @@
 // (an interpolative decomposition; Halko, Martinsson and Tropp 2011, section 3.2.3). Only exactly
 // low rank counts, up to the rounding of f32. Most weights have full rank, which a small part of
 // them proves.
-#include "ir/mapping.h"
+#include "ir/system/mapping.h"
 #include "passes/pipeline.h"
 
 #include <Eigen/Dense>

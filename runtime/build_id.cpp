@@ -1,7 +1,7 @@
 // Reads the note NT_GNU_BUILD_ID from memory: elf(5), dl_iterate_phdr(3).
 #include "runtime/build_id.h"
 
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <cstring>
 #include <elf.h>

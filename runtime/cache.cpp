@@ -2,10 +2,10 @@
 // writer, and renamed: a process that is killed leaves no half entry, and its lock goes with it.
 #include "runtime/cache.h"
 
-#include "frontend/output_file.h"
-#include "ir/fork.h"
-#include "ir/mapping.h"
-#include "ir/threads.h"
+#include "ir/system/fork.h"
+#include "ir/system/mapping.h"
+#include "ir/system/output_file.h"
+#include "ir/system/threads.h"
 #include "runtime/build_id.h"
 
 #define XXH_INLINE_ALL

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ir/error.h"
-#include "ir/memory.h"
+#include "ir/system/memory.h"
 
 #include <array>
 #include <ctime>

@@ -2,7 +2,7 @@
 #include "runtime/cached.h"
 
 #include "ir/evaluate.h"
-#include "ir/threads.h"
+#include "ir/system/threads.h"
 #include "runtime/cache_content.h"
 #include "runtime/prebuilt.h"
 

@@ -3,7 +3,7 @@
 
 #include "codegen/codegen.h"
 #include "ir/budget.h"
-#include "ir/memory.h"
+#include "ir/system/memory.h"
 #include "passes/pipeline.h"
 #include "runtime/cached.h"
 #include "runtime/loaded_code.h"

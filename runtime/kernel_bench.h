@@ -2,7 +2,7 @@
 #pragma once
 
 #include "codegen/codegen.h"
-#include "ir/memory.h"
+#include "ir/system/memory.h"
 #include "runtime/loaded_code.h"
 
 namespace lathe::core {

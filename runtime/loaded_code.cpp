@@ -1,6 +1,6 @@
 #include "runtime/loaded_code.h"
 
-#include "ir/descriptor.h"
+#include "ir/system/descriptor.h"
 
 #include <algorithm>
 #include <cerrno>

@@ -1,7 +1,7 @@
 #include "runtime/peak.h"
 
 #include "codegen/codegen.h"
-#include "ir/memory.h"
+#include "ir/system/memory.h"
 
 #include <algorithm>
 #include <chrono>

@@ -2,7 +2,7 @@
 #include "runtime/prebuilt.h"
 
 #include "frontend/embedded.h"
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 namespace lathe::core {
 

@@ -1,7 +1,7 @@
 #include "runtime/thread_pool.h"
 
-#include "ir/fork.h"
-#include "ir/threads.h"
+#include "ir/system/fork.h"
+#include "ir/system/threads.h"
 
 #include <algorithm>
 

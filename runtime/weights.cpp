@@ -1,8 +1,8 @@
 #include "runtime/weights.h"
 
 #include "ir/evaluate.h"
-#include "ir/mapping.h"
-#include "ir/threads.h"
+#include "ir/system/mapping.h"
+#include "ir/system/threads.h"
 #include "runtime/thread_pool.h"
 
 #include <algorithm>

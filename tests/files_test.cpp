@@ -1,13 +1,13 @@
 // Files of strangers and files for them: the door to what a model's file names, what happens where
 // a file changes while it is in use, and how files are written.
-#include "frontend/mapped_file.h"
 #include "frontend/net.h"
 #include "frontend/onnx.h"
-#include "frontend/output_file.h"
 #include "frontend/safetensors.h"
 #include "frontend/weights.h"
 #include "ir/evaluate.h"
-#include "ir/mapping.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/mapping.h"
+#include "ir/system/output_file.h"
 #include "tests/onnx_builder.h"
 #include "tests/scratch.h"
 

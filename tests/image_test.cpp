@@ -1,8 +1,8 @@
 // Pictures: decoding, damage, and preprocessing beside Pillow's results.
-#include "frontend/contact_sheet.h"
-#include "frontend/idx.h"
-#include "frontend/image.h"
-#include "frontend/preprocess.h"
+#include "data/contact_sheet.h"
+#include "data/idx.h"
+#include "data/image.h"
+#include "data/preprocess.h"
 #include "tests/scratch.h"
 
 #include <algorithm>

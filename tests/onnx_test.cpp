@@ -1,10 +1,10 @@
 // Reading and writing ONNX: what exporters write, and what attackers do.
 #include "frontend/bundled.h"
 #include "frontend/constants.h"
-#include "frontend/mapped_file.h"
 #include "frontend/onnx.h"
-#include "frontend/output_file.h"
 #include "ir/evaluate.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/output_file.h"
 #include "passes/pipeline.h"
 #include "passes/plan.h"
 #include "tests/onnx_builder.h"

@@ -1,7 +1,7 @@
 // One row per layer. docs/net-language.md explains them.
 #include "frontend/net/layers.h"
 
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <algorithm>
 #include <fmt/format.h>

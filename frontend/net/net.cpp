@@ -1,8 +1,8 @@
 // From text to graph: parse the file and what it includes, then run the description.
 #include "frontend/net.h"
 
-#include "frontend/mapped_file.h"
 #include "frontend/net/lower.h"
+#include "ir/system/mapped_file.h"
 
 #include <algorithm>
 #include <fmt/format.h>

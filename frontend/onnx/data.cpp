@@ -1,7 +1,7 @@
 #include "frontend/onnx/data.h"
 
 #include "frontend/elements.h"
-#include "ir/mapping.h"
+#include "ir/system/mapping.h"
 
 #include <algorithm>
 #include <charconv>

@@ -2,8 +2,8 @@
 // frontend/onnx.
 #pragma once
 
-#include "frontend/mapped_file.h"
 #include "frontend/onnx/structure.h"
+#include "ir/system/mapped_file.h"
 
 namespace lathe::core::onnx {
 

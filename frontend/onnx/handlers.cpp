@@ -1,7 +1,7 @@
 // The ops that Lathe reads, and which attributes each of them has.
 #include "frontend/onnx/import.h"
 
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <algorithm>
 #include <charconv>

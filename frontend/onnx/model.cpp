@@ -1,7 +1,7 @@
 // A mapped ONNX file: what it says of itself, and its graph.
-#include "frontend/mapped_file.h"
 #include "frontend/onnx/import.h"
 #include "frontend/onnx/structure.h"
+#include "ir/system/mapped_file.h"
 
 #include <fmt/format.h>
 #include <set>

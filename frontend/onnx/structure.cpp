@@ -1,6 +1,6 @@
 #include "frontend/onnx/structure.h"
 
-#include "ir/mapping.h"
+#include "ir/system/mapping.h"
 
 #include <algorithm>
 #include <sys/mman.h>

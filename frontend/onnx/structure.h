@@ -9,9 +9,9 @@
 
 namespace lathe::core::onnx {
 
-// Where the bytes of a model are. Those of a mapped file may be cut off at any time (ir/mapping.h):
-// what is parsed is then a copy that nobody changes, without the large raw data of initialisers,
-// whose places are left empty.
+// Where the bytes of a model are. Those of a mapped file may be cut off at any time
+// (ir/system/mapping.h): what is parsed is then a copy that nobody changes, without the large raw
+// data of initialisers, whose places are left empty.
 struct ModelBytes {
   std::shared_ptr<const void> owner; // of all of it
   std::span<const std::byte> parsed;

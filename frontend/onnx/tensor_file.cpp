@@ -1,7 +1,7 @@
 // TensorProto in files of their own.
 #include "frontend/onnx.h"
 #include "frontend/onnx/data.h"
-#include "frontend/output_file.h"
+#include "ir/system/output_file.h"
 
 #include <protozero/pbf_writer.hpp>
 

@@ -2,7 +2,7 @@
 // passes/plan.
 #pragma once
 
-#include "ir/memory.h"
+#include "ir/system/memory.h"
 #include "passes/plan.h"
 
 #include <algorithm>

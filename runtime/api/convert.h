@@ -3,7 +3,7 @@
 
 #include "ir/budget.h"
 #include "ir/graph.h"
-#include "ir/threads.h"
+#include "ir/system/threads.h"
 
 #include <lathe/lathe.h>
 

@@ -1,5 +1,5 @@
 // lathe::read_picture.
-#include "frontend/preprocess.h"
+#include "data/preprocess.h"
 #include "runtime/api/convert.h"
 
 #include <algorithm>

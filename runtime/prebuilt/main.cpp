@@ -3,7 +3,7 @@
 #include "codegen/archive.h"
 #include "frontend/bundled.h"
 #include "frontend/net.h"
-#include "frontend/output_file.h"
+#include "ir/system/output_file.h"
 #include "passes/pipeline.h"
 
 #include <cstdio>

@@ -1,6 +1,6 @@
 // libFuzzer's target for MNIST's files, plain and gzipped: as many bytes as the shape says, or a
 // typed error.
-#include "frontend/idx.h"
+#include "data/idx.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace lathe::core;

@@ -1,5 +1,5 @@
 // libFuzzer's target for pictures (PNG, JPEG, PPM): one of the size that it has, or a typed error.
-#include "frontend/image.h"
+#include "data/image.h"
 #include "tests/fuzz/fuzz.h"
 
 using namespace lathe::core;

@@ -1,10 +1,10 @@
 // The command line as its users meet it: exit codes, messages that name the place, files in and
 // out.
-#include "frontend/mapped_file.h"
 #include "frontend/npy.h"
 #include "frontend/onnx.h"
-#include "frontend/output_file.h"
 #include "frontend/safetensors.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/output_file.h"
 #include "tests/onnx_builder.h"
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 // error that says what the limit is, and never takes much more memory than that. And the clock: at
 // whatever moment the time is over, compiling stops.
 #include "frontend/weights.h"
-#include "ir/threads.h"
+#include "ir/system/threads.h"
 #include "runtime/c_header.h"
 #include "runtime/executable.h"
 #include "tests/onnx_builder.h"

@@ -2,10 +2,10 @@
 // later releases. Cases count if their ops are among those that Lathe promises and their tensors
 // are f32, int64, int32 or bool; of these none may fail, and those that are not supported, or that
 // peers and Lathe answer otherwise, are listed, with the reason, in onnx_unsupported.txt.
-#include "frontend/mapped_file.h"
 #include "frontend/onnx.h"
 #include "frontend/onnx/import.h"
 #include "frontend/onnx/proto.h"
+#include "ir/system/mapped_file.h"
 #include "runtime/onnx_case.h"
 
 #include <algorithm>

@@ -1,9 +1,9 @@
 // Trained networks on real pictures: LeNet-5 on Fashion-MNIST always; with LATHE_TEST_DATA also
 // SqueezeNet on photographs and ResNet-20 on CIFAR-10.
+#include "data/idx.h"
+#include "data/preprocess.h"
 #include "frontend/bundled.h"
-#include "frontend/idx.h"
 #include "frontend/npy.h"
-#include "frontend/preprocess.h"
 #include "frontend/weights.h"
 #include "ir/evaluate.h"
 #include "runtime/executable.h"

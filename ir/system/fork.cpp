@@ -1,4 +1,4 @@
-#include "ir/fork.h"
+#include "ir/system/fork.h"
 
 #include <new>
 #include <pthread.h>

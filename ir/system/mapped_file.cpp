@@ -1,8 +1,8 @@
-#include "frontend/mapped_file.h"
+#include "ir/system/mapped_file.h"
 
-#include "frontend/beneath.h"
-#include "ir/mapping.h"
-#include "ir/memory.h"
+#include "ir/system/beneath.h"
+#include "ir/system/mapping.h"
+#include "ir/system/memory.h"
 
 #include <cstring>
 #include <fcntl.h>

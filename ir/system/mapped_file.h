@@ -11,9 +11,9 @@ namespace lathe::core {
 
 class MappedFile {
 public:
-  // A file with weights, which are used where they lie: mapped (see ir/mapping.h), or, if it is
-  // small, in memory. Errors: io, for what does not exist, cannot be read, or is no regular file;
-  // limit, where there is no memory for it.
+  // A file with weights, which are used where they lie: mapped (see ir/system/mapping.h), or, if it
+  // is small, in memory. Errors: io, for what does not exist, cannot be read, or is no regular
+  // file; limit, where there is no memory for it.
   static Result<std::shared_ptr<const MappedFile>> open(const std::string &path);
   // The same for a file that `path`, taken from another file, names in `folder` or below. Links of
   // any kind may lead anywhere and are refused, but for those that Hugging Face's cache is made of:

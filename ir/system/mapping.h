@@ -4,10 +4,14 @@
 // instead.
 #pragma once
 
-#include "ir/descriptor.h"
-#include "ir/tensor.h"
+#include "ir/error.h"
+#include "ir/system/descriptor.h"
 
+#include <cstddef>
 #include <ctime>
+#include <memory>
+#include <span>
+#include <string>
 
 namespace lathe::core {
 
@@ -37,9 +41,5 @@ bool is_mapped(std::span<const std::byte> bytes);
 Result<void> copy_bytes(std::span<const std::byte> from, std::byte *to);
 // Errors: io, where the bytes are a mapping's and its file has been cut or written to since.
 Result<void> check_unchanged(std::span<const std::byte> bytes);
-
-// The same tensor, aligned and in memory that nobody else changes: itself, or a copy. Errors: as
-// copy_bytes.
-Result<Tensor> settled(const Tensor &tensor);
 
 } // namespace lathe::core

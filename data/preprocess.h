@@ -1,7 +1,7 @@
 // From a picture to a network's input: the recipes that checkpoints were trained with.
 #pragma once
 
-#include "frontend/image.h"
+#include "data/image.h"
 #include "ir/tensor.h"
 
 #include <optional>

@@ -1,8 +1,8 @@
 // PNG through libspng, PPM and PGM by hand. JPEG has a file of its own, since it must jump.
-#include "frontend/image.h"
-#include "frontend/image_jpeg.h"
-#include "frontend/mapped_file.h"
-#include "frontend/output_file.h"
+#include "data/image.h"
+#include "data/image_jpeg.h"
+#include "ir/system/mapped_file.h"
+#include "ir/system/output_file.h"
 
 #include <fmt/format.h>
 #include <memory>

@@ -1,7 +1,7 @@
 // Many small pictures on one sheet, framed by whether they were recognised.
 #pragma once
 
-#include "frontend/image.h"
+#include "data/image.h"
 
 #include <string>
 

@@ -1,4 +1,4 @@
-#include "frontend/beneath.h"
+#include "ir/system/beneath.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "frontend/contact_sheet.h"
+#include "data/contact_sheet.h"
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
-#include "ir/mapping.h"
-#include "ir/fork.h"
+#include "ir/system/mapping.h"
+#include "ir/system/fork.h"
 
 #include <cstring>
 #include <map>
@@ -99,14 +99,6 @@ Result<void> check_unchanged(std::span<const std::byte> bytes) {
                     status.st_mtim.tv_nsec == mapping->modified_.tv_nsec;
   if (!same) return mapping->changed();
   return {};
-}
-
-Result<Tensor> settled(const Tensor &tensor) {
-  const std::span<const std::byte> bytes(tensor.raw(), tensor.bytes());
-  if (tensor.aligned() && !is_mapped(bytes)) return tensor;
-  Tensor copy(tensor.dtype(), tensor.shape());
-  LATHE_CHECK(copy_bytes(bytes, copy.raw_mutable()));
-  return copy;
 }
 
 } // namespace lathe::core

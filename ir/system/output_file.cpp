@@ -1,6 +1,6 @@
-#include "frontend/output_file.h"
+#include "ir/system/output_file.h"
 
-#include "ir/descriptor.h"
+#include "ir/system/descriptor.h"
 
 #include <array>
 #include <charconv>

@@ -1,6 +1,6 @@
 // JPEG through libjpeg, which reports errors by a longjmp out of its callback. The jumps cross only
 // C frames and lambdas without destructors: `guarded` is the one place that they land.
-#include "frontend/image_jpeg.h"
+#include "data/image_jpeg.h"
 
 #include <csetjmp>
 #include <cstdio> // jpeglib.h needs FILE

@@ -1,5 +1,5 @@
-#include "frontend/idx.h"
-#include "frontend/mapped_file.h"
+#include "data/idx.h"
+#include "ir/system/mapped_file.h"
 
 #include <algorithm>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "ir/threads.h"
+#include "ir/system/threads.h"
 
 #include <cstdint>
 #include <memory>

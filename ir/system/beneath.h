@@ -1,8 +1,8 @@
 // The door to files that a stranger's file names: they lie in its folder, or there is none.
 #pragma once
 
-#include "ir/descriptor.h"
 #include "ir/error.h"
+#include "ir/system/descriptor.h"
 
 #include <fcntl.h>
 

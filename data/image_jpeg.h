@@ -1,7 +1,7 @@
 // Between the files of image decoding.
 #pragma once
 
-#include "frontend/image.h"
+#include "data/image.h"
 
 namespace lathe::core {
 

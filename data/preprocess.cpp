@@ -1,4 +1,4 @@
-#include "frontend/preprocess.h"
+#include "data/preprocess.h"
 
 #include <algorithm>
 #include <cmath>
