@@ -43,7 +43,7 @@ Result<std::shared_ptr<const Network>> plan_model(const std::string &name) {
 
 // Code and all parameters.
 std::string identity(const Kernel &kernel, const Target &target) {
-  std::string text = kernel_name(kernel.spec, target);
+  std::string text = kernel_symbol(kernel.spec, target);
   for (const Affine &p : kernel.params) text += fmt::format(" {}+{}", p.per_image, p.fixed);
   return text;
 }

@@ -1,5 +1,5 @@
-// Functions of kernels that are already compiled. A function's name says all that matters to its
-// code, so it serves whatever network asks for it.
+// Functions of kernels that are already compiled. A function's name holds the hash of all that its
+// code depends on, so it serves whatever network asks for it.
 #pragma once
 
 #include "codegen/codegen.h"

@@ -17,7 +17,7 @@ class CodeArchive;
 // tasks [begin, end) are computed; `scratch` is this thread's, 64-byte aligned.
 using KernelFunction = void (*)(const int64_t *args, int64_t begin, int64_t end, void *scratch);
 
-// A relocatable ELF object with one global function per spec, named by `kernel_name`.
+// A relocatable ELF object with one global function per spec, named by `kernel_symbol`.
 struct ObjectCode {
   std::vector<char> bytes;
 };

@@ -84,7 +84,7 @@ void tidy(llvm::Module &module, llvm::TargetMachine &machine) {
 }
 
 void fill(llvm::Module &module, const KernelSpec &spec, const Target &target) {
-  std::visit([&](const auto &s) { emit(s, target, kernel_name(spec, target), module); }, spec);
+  std::visit([&](const auto &s) { emit(s, target, kernel_symbol(spec, target), module); }, spec);
 }
 
 // What is compiled at a time, as a module: functions of these specs' kernels, those that kernels
@@ -122,7 +122,7 @@ Parts parts_of(std::span<const KernelSpec> specs, const Target &target,
   std::optional<size_t> group;
   std::set<std::string> known;
   for (size_t i = 0; i < specs.size(); ++i) {
-    if (parts.take(kernel_name(specs[i], target), archive)) continue;
+    if (parts.take(kernel_symbol(specs[i], target), archive)) continue;
     fill(module, specs[i], target);
     for (const llvm::Function &function : module) {
       std::string name = function.getName().str();
@@ -360,7 +360,7 @@ std::vector<KernelSpec> smaller_tiles(std::span<const KernelSpec> specs, const T
     form.pool.reset();
     ConvSpec any = form;
     any.tile_pixels = any.vector_pixels;
-    ConvSpec &largest = forms.emplace(kernel_name(any, target), form).first->second;
+    ConvSpec &largest = forms.emplace(kernel_symbol(any, target), form).first->second;
     largest.tile_pixels = std::max(largest.tile_pixels, form.tile_pixels);
     for (const ConvSpec &source : spec.source) self(self, source);
   };
@@ -394,13 +394,13 @@ Result<std::string> compile_archive(std::span<const KernelSpec> specs, const Tar
   std::vector<Unit> units; // a function each
   std::vector<std::vector<std::string>> calls;
   std::set<std::string> known;
-  for (size_t i = specs.size(); i < all.size(); ++i) known.insert(kernel_name(all[i], target));
-  for (const KernelSpec &spec : specs) known.erase(kernel_name(spec, target));
+  for (size_t i = specs.size(); i < all.size(); ++i) known.insert(kernel_symbol(all[i], target));
+  for (const KernelSpec &spec : specs) known.erase(kernel_symbol(spec, target));
   const auto context = make_llvm<llvm::LLVMContext>();
   const auto all_module = make_llvm<llvm::Module>("archive", *context);
   llvm::Module &module = *all_module;
   for (size_t i = 0; i < all.size(); ++i) {
-    if (!module.getFunction(kernel_name(all[i], target))) fill(module, all[i], target);
+    if (!module.getFunction(kernel_symbol(all[i], target))) fill(module, all[i], target);
     for (const llvm::Function &function : module) {
       std::string name = function.getName().str();
       if (function.isDeclaration() || !known.insert(name).second) continue;
@@ -432,7 +432,7 @@ Result<Grant> check_library(const NetworkLibrary &library, const Budget &budget)
     LATHE_CHECK(variant.plan->sized(library.images, most_threads));
     std::set<std::string> names;
     for (const Kernel &kernel : variant.plan->kernels)
-      names.insert(kernel_name(kernel.spec, variant.plan->target));
+      names.insert(kernel_symbol(kernel.spec, variant.plan->target));
     kernels += names.size();
   }
   LATHE_CHECK(budget.check("generating code"));

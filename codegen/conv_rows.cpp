@@ -9,7 +9,7 @@ void SourceRows::copy(Emitter &kernel, const ConvSpec &spec, IrValue params, IrV
                       IrValue input, IrValue group, IrValue first) {
   const ConvSpec own{.prologue = spec.prologue, .gathered = spec.gathered, .pre = spec.pre};
   llvm::Function *function = shared_function(
-      kernel.module, kernel.target, kernel_name(own, kernel.target) + ".rows",
+      kernel.module, kernel.target, kernel_symbol(own, kernel.target) + ".rows",
       shared_type(kernel.module, 4, 2), [&](Emitter &e) {
         auto argument = [&](unsigned i) { return static_cast<IrValue>(e.function->getArg(i)); };
         e.set_arguments(0, argument(0), nullptr, nullptr, argument(2));

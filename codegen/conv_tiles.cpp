@@ -192,7 +192,7 @@ llvm::Function *tile_function(llvm::Module &module, const Target &whole, const C
     own.post = spec.post;
   }
   static constexpr std::string_view uses[] = {".tile", ".product", ".part"};
-  const std::string name = kernel_name(own, target) + std::string(uses[size_t(use)]);
+  const std::string name = kernel_symbol(own, target) + std::string(uses[size_t(use)]);
   return shared_function(module, target, name, tile_type(module, extra), [&](Emitter &e) {
     unsigned next = 0;
     auto take = [&] { return static_cast<IrValue>(e.function->getArg(next++)); };

@@ -125,8 +125,8 @@ void emit(const ConvSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   const ConvSpec loops = loops_of(spec);
   llvm::Function *tasks =
-      shared_function(module, target, kernel_name(loops, target) + ".loops", TaskLoop::type(module),
-                      [&](Emitter &e) { TaskLoop(loops, e).emit(); });
+      shared_function(module, target, kernel_symbol(loops, target) + ".loops",
+                      TaskLoop::type(module), [&](Emitter &e) { TaskLoop(loops, e).emit(); });
   Emitter e(module, target, name, 0);
   IrValue table = StageTable::make(e, spec);
   e.ir.CreateCall(tasks, {e.args, e.scratch, table, e.begin, e.end});

@@ -283,7 +283,7 @@ private:
   KernelFunctions kernels(const Plan &plan) {
     KernelFunctions functions;
     for (const Kernel &kernel : plan.kernels) {
-      const std::string name = kernel_name(kernel.spec, plan.target);
+      const std::string name = kernel_symbol(kernel.spec, plan.target);
       llvm::Function *&function = functions[name];
       if (function) continue;
       std::visit([&](const auto &s) { core::emit(s, plan.target, name, module_); }, kernel.spec);
@@ -307,7 +307,7 @@ private:
       auto *step = make(fmt::format("run.{}.{}", target, number++), void_,
                         std::vector<llvm::Type *>(arguments.size(), ptr_));
       run_kernel(step, variant, kernel,
-                 functions.at(kernel_name(kernel.spec, variant.plan->target)));
+                 functions.at(kernel_symbol(kernel.spec, variant.plan->target)));
       e.ir.CreateCall(step, arguments);
     }
     e.ir.CreateRetVoid();

@@ -153,8 +153,8 @@ void PoolRow::emit(Emitter &kernel, const PoolSpec &spec) const {
   for (IrValue *field : fields_of(copy)) all.push_back(*field);
   auto *type = shared_type(kernel.module, 4 + pre.size() + post.size(), 2);
   llvm::Function *function =
-      shared_function(kernel.module, kernel.target, kernel_name(spec, kernel.target) + ".row", type,
-                      [&](Emitter &e) {
+      shared_function(kernel.module, kernel.target, kernel_symbol(spec, kernel.target) + ".row",
+                      type, [&](Emitter &e) {
                         PoolRow own = *this;
                         unsigned next = 0;
                         for (IrValue *field : fields_of(own)) *field = e.function->getArg(next++);

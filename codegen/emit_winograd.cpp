@@ -290,7 +290,7 @@ llvm::Function *WinogradOutput::function(llvm::Module &module, const Target &who
                      .post = spec.post};
   const size_t extra = operands_of(spec.post);
   const Target target = with_lanes(whole, spec.lanes);
-  return shared_function(module, target, kernel_name(own, target) + ".transform_back",
+  return shared_function(module, target, kernel_symbol(own, target) + ".transform_back",
                          output_type(module, extra), [&](Emitter &e) {
                            e.function->addFnAttr(aligned_stack);
                            WinogradOutput a{};

@@ -33,6 +33,11 @@ constexpr std::string_view pool_names[] = {"max", "average", "sum"};
 constexpr std::string_view reduce_names[] = {"mean", "sum", "max", "min", "prod"};
 constexpr std::string_view arg_names[] = {"max", "min"};
 
+template <typename> constexpr bool all_listed = false;
+template <typename... Ops>
+constexpr bool all_listed<std::variant<Ops...>> = (lists_all_fields<Ops> && ...);
+static_assert(all_listed<Op>, "a member of an op is missing in its fields()");
+
 template <typename Kind, size_t n>
 std::optional<Kind> find_kind(const std::string_view (&names)[n], std::string_view name) {
   auto found = std::ranges::find(names, name);

@@ -2,6 +2,7 @@
 // parsing, comparing and hashing. Activations are NCHW here; memory layout is the Plan's matter.
 #pragma once
 
+#include "ir/fields.h"
 #include "ir/tensor.h"
 
 #include <array>
@@ -13,23 +14,20 @@
 
 namespace lathe::core {
 
-// One entry of an op's field list.
-template <typename Struct, typename Member> struct Field {
-  std::string_view name;
-  Member Struct::*member;
-};
-template <typename Struct, typename Member>
-constexpr Field<Struct, Member> field(std::string_view name, Member Struct::*member) {
-  return {name, member};
-}
-
 struct Size2 { // height, width
   int64_t h = 1, w = 1;
   bool operator==(const Size2 &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("h", &Size2::h), field("w", &Size2::w));
+  }
 };
 struct Pads { // rows above and below, columns left and right; zeros unless an op says otherwise
   int64_t top = 0, left = 0, bottom = 0, right = 0;
   bool operator==(const Pads &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("top", &Pads::top), field("left", &Pads::left),
+                           field("bottom", &Pads::bottom), field("right", &Pads::right));
+  }
 };
 
 // Elementwise functions of one value. alpha and beta as ONNX defines them for each.
@@ -103,6 +101,7 @@ struct Binary {
 struct FusedOp {
   std::variant<Unary, Binary> op;
   bool operator==(const FusedOp &) const = default;
+  static constexpr auto fields() { return std::make_tuple(field("op", &FusedOp::op)); }
 };
 
 // x: N,C,H,W; w: M,C/groups,kh,kw; optional bias: M; then the operands of `pre` and of `post`.

@@ -39,6 +39,10 @@ struct Winograd {
   bool from_taps = false;
   Size2 points() const { return {outputs.h + kernel.h - 1, outputs.w + kernel.w - 1}; }
   bool operator==(const Winograd &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("outputs", &Winograd::outputs), field("kernel", &Winograd::kernel),
+                           field("from_taps", &Winograd::from_taps));
+  }
 };
 
 std::string to_string(const Winograd &winograd); // its outputs: "4", "2x4", "4 from taps"

@@ -37,9 +37,10 @@ struct View {
   bool operator==(const View &) const = default;
 };
 
-// --- Kernel specs: everything that affects bits or code. Sizes and pitches are run-time
-// parameters, so that layers of different shapes share a kernel. `args` of each struct below names
-// the kernel's operands and parameters in order; planner and code generator share these lists.
+// --- Kernel specs: everything that affects bits or code, listed in `fields()`. Sizes and pitches
+// are run-time parameters, so that layers of different shapes share a kernel. `args` of each struct
+// below names the kernel's operands and parameters in order; planner and code generator share these
+// lists.
 
 // Sums of many terms are those of blocks: up to so many terms, in order, in f32, the blocks' sums
 // in float64. The error then does not grow with the number of blocks (Higham 1993, "The accuracy of
@@ -59,6 +60,14 @@ struct PoolSpec {
   bool bias = false;
   std::vector<FusedOp> pre = {}, post = {};
   bool operator==(const PoolSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("kind", &PoolSpec::kind), field("strict", &PoolSpec::strict),
+                           field("blocked", &PoolSpec::blocked),
+                           field("count_include_pad", &PoolSpec::count_include_pad),
+                           field("dilated", &PoolSpec::dilated), field("window", &PoolSpec::window),
+                           field("bias", &PoolSpec::bias), field("pre", &PoolSpec::pre),
+                           field("post", &PoolSpec::post));
+  }
   static constexpr std::string_view name = "pool_f32";
   enum Operand { input, output, first_vector }; // bias, operands of pre and of post
   // Tasks: output rows of every image. The padded extents bound count_include_pad's divisor.
@@ -123,6 +132,10 @@ struct ConvSpec {
     int64_t vectors;
     bool masked;
     bool operator==(const LastPanel &) const = default;
+    static constexpr auto fields() {
+      return std::make_tuple(field("vectors", &LastPanel::vectors),
+                             field("masked", &LastPanel::masked));
+    }
   };
   std::optional<LastPanel> last = {}; // of a group's panels, where it differs from those before it
   bool bias = false;
@@ -135,6 +148,20 @@ struct ConvSpec {
   std::vector<ConvSpec> source = {}; // of Prologue::convolve, one; else none
   std::optional<PoolSpec> pool = {}; // with a bias as its only operand
   bool operator==(const ConvSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(
+        field("tile_pixels", &ConvSpec::tile_pixels),
+        field("smaller_tile", &ConvSpec::smaller_tile),
+        field("tile_vectors", &ConvSpec::tile_vectors), field("lanes", &ConvSpec::lanes),
+        field("group_channels", &ConvSpec::group_channels),
+        field("vector_pixels", &ConvSpec::vector_pixels), field("apart", &ConvSpec::apart),
+        field("step", &ConvSpec::step), field("masked", &ConvSpec::masked),
+        field("last", &ConvSpec::last), field("bias", &ConvSpec::bias),
+        field("prologue", &ConvSpec::prologue), field("gathered", &ConvSpec::gathered),
+        field("winograd", &ConvSpec::winograd), field("edge_outputs", &ConvSpec::edge_outputs),
+        field("pre", &ConvSpec::pre), field("post", &ConvSpec::post),
+        field("source", &ConvSpec::source), field("pool", &ConvSpec::pool));
+  }
   static constexpr std::string_view name = "conv2d_f32";
 
   // Operands: the output; the pool's bias, if it has one; of every convolution, from the last of
@@ -246,6 +273,9 @@ struct DenseSpec {
   bool bias = false;
   std::vector<FusedOp> post;
   bool operator==(const DenseSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("bias", &DenseSpec::bias), field("post", &DenseSpec::post));
+  }
   static constexpr std::string_view name = "dense_f32_rows";
   static constexpr int64_t rows = 4, accumulators = 4;
   enum Operand { input, weights, output, bias_operand, first_post };
@@ -263,12 +293,19 @@ struct MapStep {
   std::variant<Unary, Binary> op;
   bool swapped = false;
   bool operator==(const MapStep &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("op", &MapStep::op), field("swapped", &MapStep::swapped));
+  }
 };
 struct MapSpec {
   std::vector<MapStep> steps;
   std::vector<Inner> operands;              // inputs in order, then the output
   DType from = DType::f32, to = DType::f32; // f32 or whole numbers; copies and casts: any
   bool operator==(const MapSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("steps", &MapSpec::steps), field("operands", &MapSpec::operands),
+                           field("from", &MapSpec::from), field("to", &MapSpec::to));
+  }
   static constexpr std::string_view name = "map";
   static constexpr int64_t rank = 6;
   // Operands: inputs, then the output. Parameters: six extents, rows per task, then six byte
@@ -283,6 +320,11 @@ struct GatherSpec {
   DType indices_type = DType::i64;
   bool rows = false; // innermost, elements of f32 follow each other and share an index
   bool operator==(const GatherSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("element_bytes", &GatherSpec::element_bytes),
+                           field("indices_type", &GatherSpec::indices_type),
+                           field("rows", &GatherSpec::rows));
+  }
   static constexpr std::string_view name = "gather";
   static constexpr int64_t rank = MapSpec::rank;
   enum Operand { input, indices, output };
@@ -303,6 +345,10 @@ struct GatherSpec {
 struct LrnSpec {
   float scale = 0, beta = 0.75f, k = 1; // scale = alpha / size
   bool operator==(const LrnSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("scale", &LrnSpec::scale), field("beta", &LrnSpec::beta),
+                           field("k", &LrnSpec::k));
+  }
   static constexpr std::string_view name = "lrn_f32";
   static constexpr int64_t together = 4;
   enum Operand { input, output };
@@ -329,6 +375,11 @@ struct SoftmaxSpec {
   bool blocked = false;   // over `most_plain_terms`: summed in blocks, of vectors if contiguous
   static constexpr int64_t most_plain_terms = 1024;
   bool operator==(const SoftmaxSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("log", &SoftmaxSpec::log),
+                           field("contiguous", &SoftmaxSpec::contiguous),
+                           field("blocked", &SoftmaxSpec::blocked));
+  }
   static constexpr std::string_view name = "softmax_f32";
   static constexpr int64_t rank = 6;
   enum Operand { input, output };
@@ -344,6 +395,10 @@ struct ArgSpec {
   bool last = false; // of equal ones
   bool one_hot = false;
   bool operator==(const ArgSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("kind", &ArgSpec::kind), field("last", &ArgSpec::last),
+                           field("one_hot", &ArgSpec::one_hot));
+  }
   static constexpr std::string_view name = "arg";
   static constexpr int64_t rank = SoftmaxSpec::rank;
   enum Operand { input, output };
@@ -357,6 +412,9 @@ struct ReduceSpec {
   ReduceKind kind = ReduceKind::mean;
   bool vector = false; // the innermost kept axis is contiguous in both operands
   bool operator==(const ReduceSpec &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("kind", &ReduceSpec::kind), field("vector", &ReduceSpec::vector));
+  }
   static constexpr std::string_view name = "reduce";
   static constexpr int64_t rank = 6;
   enum Operand { input, output };
@@ -368,8 +426,11 @@ struct ReduceSpec {
 using KernelSpec = std::variant<ConvSpec, DenseSpec, MapSpec, GatherSpec, PoolSpec, LrnSpec,
                                 SoftmaxSpec, ArgSpec, ReduceSpec>;
 
-// "conv2d_f32_direct_gather_bias_relu__avx512_14x32": unique per (spec, target), a C identifier.
+// What people call a kernel: "conv2d_f32_direct_gather_bias_relu__avx512_14x32", a C identifier.
 std::string kernel_name(const KernelSpec &spec, const Target &target);
+// What its code is known by, in object files, archives and caches: the name, and a hash (XXH3) of
+// all fields of the spec and of those that code depends on of the target.
+std::string kernel_symbol(const KernelSpec &spec, const Target &target);
 
 // One way to compute a convolution, and what is known of it.
 struct Candidate {
@@ -420,6 +481,10 @@ struct Panels {
     return std::min(width, padded(channels) - channel);
   }
   bool operator==(const Panels &) const = default;
+  static constexpr auto fields() {
+    return std::make_tuple(field("groups", &Panels::groups), field("width", &Panels::width),
+                           field("lanes", &Panels::lanes));
+  }
 };
 // How a weight lies in memory.
 struct Weight {

@@ -14,14 +14,10 @@
 namespace lathe::core {
 namespace {
 
-void add(CacheKey &key, const Target &target) {
-  for (std::string_view text : {std::string_view(target.name), std::string_view(target.triple),
-                                std::string_view(target.cpu), std::string_view(target.features)})
-    key.add(text);
-  for (int64_t number :
-       {int64_t(target.arch), int64_t(target.vector_bytes), int64_t(target.vector_registers),
-        int64_t(target.fma), target.l1_bytes, target.l2_bytes, target.l3_bytes})
-    key.add(number);
+template <typename T> void add(CacheKey &key, const T &value) {
+  std::string identity;
+  append_identity(identity, value);
+  key.add(identity);
 }
 
 // Recipes with the hashes of their data, for all of a plan's weights together.
@@ -75,22 +71,21 @@ Result<CacheKey> weights_key(const Plan &plan, int threads) {
   recipes.add_to(key);
   for (const Weight &weight : plan.weights) {
     if (lies_in_place(weight)) continue;
-    const Winograd none{.outputs = {0, 0}, .kernel = {0, 0}};
-    const Winograd winograd = weight.winograd.value_or(none);
-    for (int64_t number :
-         {recipes.number(weight.constant), int64_t(weight.packing), weight.panels.groups,
-          weight.panels.width, weight.panels.lanes, winograd.outputs.h, winograd.outputs.w,
-          winograd.kernel.h, winograd.kernel.w, int64_t(winograd.from_taps), weight.bytes})
-      key.add(number);
+    key.add(recipes.number(weight.constant));
+    add(key, weight.packing);
+    add(key, weight.panels);
+    add(key, weight.winograd);
+    key.add(weight.bytes);
   }
   return key;
 }
 
-// A kernel's name is unique among specs for a target.
 CacheKey code_key(std::span<const KernelSpec> specs, const Target &target) {
   CacheKey key("code");
-  add(key, target);
-  for (const KernelSpec &spec : specs) key.add(kernel_name(spec, target));
+  std::string identity;
+  append_code_identity(identity, target);
+  key.add(identity);
+  for (const KernelSpec &spec : specs) add(key, spec);
   return key;
 }
 

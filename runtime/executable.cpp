@@ -89,7 +89,7 @@ Result<void> Executable::make_code(const Cache *cache, int threads, const Budget
   std::vector<KernelSpec> specs;
   std::vector<std::string> names;
   for (const Kernel &kernel : plan_.kernels) {
-    names.push_back(kernel_name(kernel.spec, plan_.target));
+    names.push_back(kernel_symbol(kernel.spec, plan_.target));
     if (distinct.emplace(names.back(), specs.size()).second) specs.push_back(kernel.spec);
   }
   LATHE_TRY(const CodeImage image,

@@ -47,7 +47,7 @@ Result<KernelBench> KernelBench::create(const Plan &plan, const Graph &graph, si
   KernelBench bench;
   LATHE_TRY(const CodeImage image, compile_image({&kernel.spec, 1}, plan.target));
   LATHE_TRY(bench.code_, LoadedCode::load(image));
-  LATHE_TRY(bench.function_, bench.code_->find(kernel_name(kernel.spec, plan.target)));
+  LATHE_TRY(bench.function_, bench.code_->find(kernel_symbol(kernel.spec, plan.target)));
   bench.tasks_ = kernel.tasks.at(images);
 
   std::vector<Operand> operands;

@@ -80,7 +80,7 @@ Result<std::vector<KernelSpec>> specs_for(const Target &target) {
       LATHE_TRY(const Plan plan, make_plan(graph, machine));
       for (const Kernel &kernel : plan.kernels)
         for (KernelSpec &spec : with_edges(kernel.spec))
-          specs.emplace(kernel_name(spec, target), std::move(spec));
+          specs.emplace(kernel_symbol(spec, target), std::move(spec));
     }
   }
   std::vector<KernelSpec> all;

@@ -90,7 +90,7 @@ void write_kernels(const fs::path &folder, const Plan &plan, Form form) {
                       "int64_t, void *);\n",
               entries;
   for (const Kernel &kernel : plan.kernels) {
-    std::string name = kernel_name(kernel.spec, plan.target);
+    std::string name = kernel_symbol(kernel.spec, plan.target);
     if (distinct.emplace(name, kernel.spec).second)
       table += fmt::format("void {}(const int64_t *, int64_t, int64_t, void *);\n", name);
     entries += name + ", ";

@@ -399,8 +399,8 @@ TEST_CASE("images of code depend on no address, and not on how many threads made
     REQUIRE(three);
     CHECK(one->bytes == three->bytes);
     for (const KernelSpec &spec : specs)
-      CHECK(std::ranges::count(one->symbols, kernel_name(spec, target), &CodeImage::Symbol::name) ==
-            1);
+      CHECK(std::ranges::count(one->symbols, kernel_symbol(spec, target),
+                               &CodeImage::Symbol::name) == 1);
   }
 }
 

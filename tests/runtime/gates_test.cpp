@@ -81,7 +81,7 @@ Specs specs_of(Graph graph, const Target &target, const PlanOptions &options = {
   REQUIRE_MESSAGE(plan, to_string(plan.error()));
   Specs specs;
   for (const Kernel &kernel : plan->kernels)
-    specs.emplace(kernel_name(kernel.spec, target), kernel.spec);
+    specs.emplace(kernel_symbol(kernel.spec, target), kernel.spec);
   return specs;
 }
 Specs specs_of(const std::string &body, const Target &target, const PlanOptions &options = {}) {
@@ -165,7 +165,8 @@ void check(const std::string &function, const Target &target, const HotLoop &loo
 
 // The function of a register tile: results have what follows the product in their name, products of
 // Winograd's transforms, and parts of them, are stored as they are.
-std::string tile_name(const ConvSpec &spec, int64_t pixels, const Target &target) {
+std::string tile_name(const ConvSpec &spec, int64_t pixels, Target target) {
+  target.vector_bytes = int(spec.lanes * spec.vector_pixels * 4);
   ConvSpec tile{.tile_pixels = pixels,
                 .tile_vectors = spec.tile_vectors,
                 .lanes = spec.lanes,
@@ -174,11 +175,11 @@ std::string tile_name(const ConvSpec &spec, int64_t pixels, const Target &target
                 .apart = spec.apart,
                 .step = spec.step};
   if (spec.winograd)
-    return kernel_name(tile, target) + (spec.winograd->from_taps ? ".part" : ".product");
+    return kernel_symbol(tile, target) + (spec.winograd->from_taps ? ".part" : ".product");
   tile.masked = spec.masked;
   tile.bias = spec.bias;
   tile.post = spec.post;
-  return kernel_name(tile, target) + ".tile";
+  return kernel_symbol(tile, target) + ".tile";
 }
 
 // The register tiles of a convolution's panels, and of those that feed it in a chain, by function.
@@ -339,7 +340,7 @@ TEST_CASE("a tile that is too large for the registers is reported") {
     spec.tile_vectors = 2;
     spec.tile_pixels = target.vector_registers / spec.tile_vectors;
     spec.lanes = target.lanes();
-    const std::string kernel = kernel_name(spec, target);
+    const std::string kernel = kernel_symbol(spec, target);
     const auto code = code_of({{kernel, spec}}, target);
     const auto loops =
         hot_loops(code.at(tile_name(spec, spec.tile_pixels, target)), target, spec.lanes);
