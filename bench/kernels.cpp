@@ -3,6 +3,7 @@
 // of that moment and the bandwidth measured in the same run; at the end, where another algorithm
 // would have been better than the chosen one.
 #include "frontend/bundled.h"
+#include "frontend/formats.h"
 #include "runtime/executable.h"
 #include "runtime/kernel_bench.h"
 #include "runtime/kernel_facts.h"

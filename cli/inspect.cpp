@@ -1,6 +1,7 @@
 // lathe inspect and lathe dump: what a model is, and what becomes of it.
 #include "cli/memory_picture.h"
 #include "cli/verbs.h"
+#include "frontend/onnx.h"
 #include "frontend/weights.h"
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 #include "cli/model.h"
 
 #include "frontend/npy.h"
+#include "frontend/onnx.h"
 #include "frontend/safetensors.h"
 #include "ir/system/output_file.h"
 
@@ -13,10 +14,6 @@
 namespace lathe::core::cli {
 
 namespace {
-
-bool is_onnx(const ModelOptions &options) {
-  return std::filesystem::path(options.model).extension() == ".onnx";
-}
 
 // "NAME=1x3x224x224"
 Result<std::pair<std::string, Shape>> parse_shape(const std::string &argument) {
@@ -38,65 +35,51 @@ Result<std::pair<std::string, Shape>> parse_shape(const std::string &argument) {
                     .found = argument});
 }
 
-Result<OnnxOptions> onnx_options(const ModelOptions &options) {
-  OnnxOptions onnx;
-  onnx.batch = options.batch;
-  onnx.budget = options.budget;
-  onnx.values = options.values;
-  onnx.unbind_weights = options.random_weights;
-  for (const std::string &argument : options.shapes) {
-    LATHE_TRY(auto shape, parse_shape(argument));
-    onnx.shapes[shape.first] = shape.second;
+// "NAME=NUMBER"
+Result<std::pair<std::string, double>> parse_setting(const std::string &setting) {
+  const size_t equals = setting.find('=');
+  double value = 0;
+  const char *end = setting.data() + setting.size();
+  bool good = equals != std::string::npos && equals > 0;
+  if (good) {
+    auto [stop, status] = std::from_chars(setting.data() + equals + 1, end, value);
+    good = status == std::errc{} && stop == end;
   }
-  return onnx;
+  if (good) return std::pair(setting.substr(0, equals), value);
+  return fail(Error{.code = ErrorCode::usage,
+                    .message = "bad setting",
+                    .expected = "NAME=NUMBER",
+                    .found = setting});
 }
 
-Result<NetOptions> net_options(const ModelOptions &options) {
-  NetOptions net;
-  net.budget = options.budget;
-  for (const std::string &setting : options.settings) {
-    size_t equals = setting.find('=');
-    double value = 0;
-    const char *end = setting.data() + setting.size();
-    bool good = equals != std::string::npos && equals > 0;
-    if (good) {
-      auto [stop, status] = std::from_chars(setting.data() + equals + 1, end, value);
-      good = status == std::errc{} && stop == end;
-    }
-    if (!good)
-      return fail(Error{.code = ErrorCode::usage,
-                        .message = "bad setting",
-                        .expected = "NAME=NUMBER",
-                        .found = setting});
-    net.parameters[setting.substr(0, equals)] = value;
+Result<LoadOptions> load_options(const ModelOptions &options) {
+  LoadOptions load{.batch = options.batch,
+                   .values = options.values,
+                   .unbind_weights = options.random_weights,
+                   .budget = options.budget};
+  for (const std::string &argument : options.shapes) {
+    LATHE_TRY(auto shape, parse_shape(argument));
+    load.shapes[shape.first] = shape.second;
   }
-  return net;
+  for (const std::string &argument : options.settings) {
+    LATHE_TRY(auto setting, parse_setting(argument));
+    load.parameters[setting.first] = setting.second;
+  }
+  return load;
 }
 
 } // namespace
 
 Result<std::vector<std::string>> input_names(const ModelOptions &options) {
-  if (is_onnx(options)) {
-    LATHE_TRY(OnnxModel model, OnnxModel::open(options.model));
-    return model.inputs();
-  }
-  LATHE_TRY(Graph graph, load(options));
-  std::vector<std::string> names;
-  for (ValueId id : graph.inputs) names.push_back(graph.values[id].name);
-  return names;
+  LATHE_TRY(const LoadOptions load, load_options(options));
+  return model_inputs(options.model, load);
 }
 
 Result<Graph> load(const ModelOptions &options) {
-  if (!options.shapes.empty() && !is_onnx(options))
-    return fail(Error{.code = ErrorCode::usage,
-                      .message = "--shape is for ONNX models",
-                      .expected = "--set or --batch",
-                      .found = options.shapes[0]});
-  LATHE_TRY(OnnxOptions onnx, onnx_options(options));
-  LATHE_TRY(NetOptions net, net_options(options));
+  LATHE_TRY(LoadOptions load, load_options(options));
   std::vector<std::string> notes;
-  onnx.notes = net.warnings = &notes;
-  auto graph = load_model(options.model, net, onnx);
+  load.notes = &notes;
+  auto graph = load_model(options.model, load);
   if (!options.quiet)
     for (const std::string &each : notes) note("note: {}\n", each);
   return graph;
@@ -107,10 +90,11 @@ Result<Graph> load_with_weights(const ModelOptions &options) {
   auto say = [&]<typename... T>(fmt::format_string<T...> format, T &&...values) {
     if (!options.quiet) note(format, std::forward<T>(values)...);
   };
-  std::string own = is_onnx(options) ? "the model's own" : "";
+  LATHE_TRY(const Format *format, format_of(options.model));
+  std::string own = format->has_weights ? "the model's own" : "";
   if (!options.random_weights) {
-    LATHE_TRY(NetOptions net, net_options(options));
-    LATHE_TRY(const bool bundled, bind_bundled_weights(graph, options.model, net.parameters));
+    LATHE_TRY(const LoadOptions load, load_options(options));
+    LATHE_TRY(const bool bundled, bind_bundled_weights(graph, options.model, load.parameters));
     if (bundled) own = fmt::format("trained, bundled with {}", graph.name);
   }
   BindReport report;

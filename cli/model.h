@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/bundled.h"
+#include "frontend/formats.h"
 #include "frontend/weights.h"
 #include "runtime/executable.h"
 

@@ -5,7 +5,6 @@
 #include "frontend/weights.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <fmt/format.h>
 
 namespace lathe::core {
@@ -60,31 +59,6 @@ Result<Graph> load_bundled(std::string_view name, const NetOptions &options) {
   NetOptions with_includes = options;
   with_includes.include = text_of;
   return parse_net(*text, file, with_includes);
-}
-
-Result<Graph> load_model(const std::string &model, const NetOptions &net, const OnnxOptions &onnx) {
-  if (is_bundled(model)) return load_bundled(model, net);
-  std::error_code ignored;
-  std::string extension = std::filesystem::path(model).extension().string();
-  if (extension != ".net" && extension != ".onnx" && !std::filesystem::exists(model, ignored)) {
-    std::string near = nearest(model, bundled_models());
-    return fail(Error{.code = ErrorCode::io,
-                      .message = "no such file, and no bundled network of this name",
-                      .file = model,
-                      .expected = near.empty()
-                                      ? "a .net or .onnx file, or a name that `lathe inspect` lists"
-                                      : fmt::format("perhaps '{}'", near)});
-  }
-  if (extension == ".net") return load_net(model, net);
-  if (extension == ".onnx") {
-    LATHE_TRY(OnnxModel file, OnnxModel::open(model));
-    return file.graph(onnx);
-  }
-  return fail(Error{.code = ErrorCode::unsupported,
-                    .message = "Lathe does not read models in this format",
-                    .file = model,
-                    .expected = "a .net or .onnx file",
-                    .found = extension.empty() ? "a file without an extension" : extension});
 }
 
 } // namespace lathe::core

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "frontend/net.h"
-#include "frontend/onnx.h"
 
 #include <cstddef>
 #include <span>
@@ -25,12 +24,5 @@ Result<bool> bind_bundled_weights(Graph &graph, const std::string &model,
                                   const std::map<std::string, double> &parameters = {});
 // Errors: usage for an unknown name, with the nearest one; else those of parse_net.
 Result<Graph> load_bundled(std::string_view name, const NetOptions &options = {});
-
-// A model as people name it: a bundled network, or a file; the options are those of its format. (A
-// file called like a bundled network can be named with its folder: "./resnet50".)
-// Errors: io for what is neither, with a suggestion; unsupported for formats that Lathe does not
-// read; else those of the format.
-Result<Graph> load_model(const std::string &model, const NetOptions &net = {},
-                         const OnnxOptions &onnx = {});
 
 } // namespace lathe::core

@@ -184,8 +184,8 @@ NB_MODULE(_lathe, m) {
             const auto options =
                 load_options(batch, shapes, values, parameters, compile_memory, time_limit);
             const auto *data = static_cast<const std::byte *>(bytes.data());
-            const auto form = format == "net" ? lathe::Format::net : lathe::Format::onnx;
-            return get(lathe::Model::parse({data, bytes.size()}, form, options));
+            return get(lathe::Model::parse({data, bytes.size()}, get(lathe::find_format(format)),
+                                           options));
           },
           "bytes"_a, "format"_a, "batch"_a, "shapes"_a, "values"_a, "parameters"_a,
           "compile_memory"_a, "time_limit"_a)

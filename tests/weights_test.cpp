@@ -1,5 +1,6 @@
 // Checkpoints meet networks: binding by name, and what the random weights promise.
 #include "frontend/bundled.h"
+#include "frontend/formats.h"
 #include "frontend/net.h"
 #include "frontend/onnx.h"
 #include "frontend/weights.h"

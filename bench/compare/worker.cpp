@@ -1,6 +1,6 @@
 // Lathe's side of ./dev compare: reads commands on stdin and answers on stdout, a line of JSON each
 // (engines.py has the other end, peers.py the same for other engines).
-#include "frontend/bundled.h"
+#include "frontend/formats.h"
 #include "frontend/npy.h"
 #include "ir/evaluate.h"
 #include "runtime/executable.h"

@@ -250,15 +250,10 @@ lathe_status lathe_model_parse(const void *bytes, size_t size, const char *forma
                                lathe_error **error) {
   return call(error, [&]() -> Result<void> {
     if (!bytes || !result) return null_argument("model, or no place for the result,");
-    const std::string_view form = text_or_empty(format);
-    if (form != "onnx" && form != "net")
-      return Error{.code = ErrorCode::usage,
-                   .message = "unknown format",
-                   .expected = "\"onnx\" or \"net\"",
-                   .found = std::string(form)};
+    LATHE_C_TRY(const Format form, find_format(std::string(text_or_empty(format))));
     LATHE_C_TRY(const LoadOptions known, load_options(options));
-    LATHE_C_TRY(Model loaded, Model::parse({static_cast<const std::byte *>(bytes), size},
-                                           form == "net" ? Format::net : Format::onnx, known));
+    LATHE_C_TRY(Model loaded,
+                Model::parse({static_cast<const std::byte *>(bytes), size}, form, known));
     return give(result, std::move(loaded), std::vector<std::string>());
   });
 }

@@ -1,5 +1,6 @@
 // lathe::Model: what is loaded, and the weights it gets.
 #include "frontend/bundled.h"
+#include "frontend/formats.h"
 #include "frontend/suggest.h"
 #include "frontend/weights.h"
 #include "runtime/api/convert.h"
@@ -18,20 +19,18 @@ core::Tensor copy_of(const core::Tensor &tensor) {
   return copy;
 }
 
-core::Budget load_budget(const LoadOptions &options) {
-  return budget_of(options.compile_memory, options.time_limit);
-}
-
-core::Result<core::OnnxOptions> onnx_options(const LoadOptions &options) {
-  core::OnnxOptions onnx;
-  onnx.budget = load_budget(options);
-  onnx.batch = options.batch;
-  onnx.shapes = {options.shapes.begin(), options.shapes.end()};
+core::Result<core::LoadOptions> load_options(const LoadOptions &options,
+                                             std::vector<std::string> &warnings) {
+  core::LoadOptions load{.batch = options.batch,
+                         .shapes = {options.shapes.begin(), options.shapes.end()},
+                         .parameters = options.parameters,
+                         .notes = &warnings,
+                         .budget = budget_of(options.compile_memory, options.time_limit)};
   for (const auto &[name, view] : options.values) {
     LATHE_TRY(const core::Tensor tensor, as_tensor(name, view));
-    onnx.values[name] = copy_of(tensor);
+    load.values[name] = copy_of(tensor);
   }
-  return onnx;
+  return load;
 }
 
 core::Result<void> check_size(const std::string &file, uint64_t size, uint64_t largest) {
@@ -48,10 +47,9 @@ core::Result<Model::Impl> load_graph(const std::string &model, const LoadOptions
   if (const auto size = std::filesystem::file_size(model, no_file);
       !no_file && !core::is_bundled(model))
     LATHE_CHECK(check_size(model, size, options.largest_file));
-  LATHE_TRY(const core::OnnxOptions onnx, onnx_options(options));
   std::vector<std::string> warnings;
-  LATHE_TRY(core::Graph graph,
-            core::load_model(model, {options.parameters, {}, &warnings, onnx.budget}, onnx));
+  LATHE_TRY(const core::LoadOptions load, load_options(options, warnings));
+  LATHE_TRY(core::Graph graph, core::load_model(model, load));
   LATHE_CHECK(core::bind_bundled_weights(graph, model, options.parameters));
   return Model::Impl{std::move(graph), std::move(warnings)};
 }
@@ -59,19 +57,10 @@ core::Result<Model::Impl> load_graph(const std::string &model, const LoadOptions
 core::Result<Model::Impl> parse_graph(std::span<const std::byte> bytes, Format format,
                                       const LoadOptions &options) {
   LATHE_CHECK(check_size("<memory>", bytes.size(), options.largest_file));
-  if (format == Format::net) {
-    std::vector<std::string> warnings;
-    LATHE_TRY(core::Graph graph,
-              core::parse_net({reinterpret_cast<const char *>(bytes.data()), bytes.size()},
-                              "<memory>",
-                              {options.parameters, {}, &warnings, load_budget(options)}));
-    return Model::Impl{std::move(graph), std::move(warnings)};
-  }
-  LATHE_TRY(const core::OnnxOptions onnx, onnx_options(options));
-  auto copy = std::make_shared<std::vector<std::byte>>(bytes.begin(), bytes.end());
-  LATHE_TRY(auto file, core::OnnxModel::parse(*copy, copy, "<memory>"));
-  LATHE_TRY(core::Graph graph, file.graph(onnx));
-  return Model::Impl{std::move(graph)};
+  std::vector<std::string> warnings;
+  LATHE_TRY(const core::LoadOptions load, load_options(options, warnings));
+  LATHE_TRY(core::Graph graph, core::parse_model(bytes, core::formats()[size_t(format)], load));
+  return Model::Impl{std::move(graph), std::move(warnings)};
 }
 
 // The value that a layer or value is called by.
@@ -125,6 +114,13 @@ Result<BindReport> bind(core::Graph &graph, const core::WeightsFile &file,
 }
 
 } // namespace
+
+Result<Format> find_format(const std::string &name) {
+  return guarded([&]() -> Result<Format> {
+    LATHE_PUBLIC_TRY(const core::Format *format, core::find_format(name));
+    return Format(format - core::formats().data());
+  });
+}
 
 Result<Model> Model::load(const std::string &model, const LoadOptions &options) {
   return guarded_deep([&] { return as_model(load_graph(model, options), options); });

@@ -168,6 +168,8 @@ struct LoadOptions {
 };
 
 enum class Format { net, onnx };
+// By its name: "net", "onnx". Errors: usage.
+LATHE_API Result<Format> find_format(const std::string &name);
 
 // How strictly weights must fit a model.
 struct BindOptions {
