@@ -3,6 +3,7 @@
 #include "frontend/constants.h"
 #include "frontend/weights.h"
 #include "ir/evaluate.h"
+#include "ir/op_facts.h"
 
 #include <algorithm>
 #include <cmath>
@@ -217,8 +218,8 @@ private:
     return evaluate(node.op, inputs, budget_);
   }
 
-  template <typename Layer>
-    requires(std::is_same_v<Layer, Conv> || std::is_same_v<Layer, Dense>)
+  template <LayerOp Layer>
+    requires(facts_of<Layer>().weights.has_value())
   Result<Tensors> evaluate_node(const Node &node, const Layer &layer) {
     const float rms = wanted_rms(node);
     if (layer.bias) draw_shift(node.inputs[2], rms);
@@ -230,7 +231,7 @@ private:
 
     Layer sum_only = layer;
     sum_only.bias = false;
-    if constexpr (std::is_same_v<Layer, Conv>) sum_only.pre.clear();
+    if constexpr (requires { sum_only.pre; }) sum_only.pre.clear();
     sum_only.post.clear();
     Tensors inputs(2);
     for (size_t i = 0; i < 2; ++i) {

@@ -1,6 +1,7 @@
 // The reference evaluator: one op, a constant's recipe, a whole graph.
 #include "ir/evaluate.h"
 #include "ir/evaluate_ops.h"
+#include "ir/op_facts.h"
 #include "ir/system/mapping.h"
 
 #include <algorithm>
@@ -76,16 +77,17 @@ Result<Tensor> leaf(const Constant &c, const Budget &budget) {
 // Ops whose result is their operand, at most under another shape.
 bool shares_data(const Op &op) {
   const auto *unary = std::get_if<Unary>(&op);
-  return std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
-         std::holds_alternative<Dropout>(op) || (unary && unary->kind == UnaryKind::identity);
+  return facts_of(op).keeps_order || (unary && unary->kind == UnaryKind::identity);
 }
 // What an op works in besides its results.
 int64_t work_bytes(const Op &op, std::span<const Tensor> inputs, std::span<const Type> results) {
-  auto prepared_input = [&](const auto &layer) {
-    return pre_of(layer).empty() ? 0 : int64_t(inputs[0].bytes());
-  };
-  if (auto *conv = std::get_if<Conv>(&op)) return prepared_input(*conv);
-  if (auto *pool = std::get_if<Pool>(&op)) return prepared_input(*pool);
+  const bool prepares_input = std::visit(
+      []<typename T>(const T &layer) {
+        if constexpr (LayerOp<T>) return !pre_of(layer).empty();
+        return false;
+      },
+      op);
+  if (prepares_input) return int64_t(inputs[0].bytes());
   if (std::holds_alternative<Reduce>(op)) return 8 * element_count(results[0].shape);
   return 0;
 }
@@ -125,8 +127,7 @@ Batch find_batch(const Graph &graph, std::span<const Tensor> inputs) {
 Result<void> check_batch(const Graph &graph, const Node &node, const Batch &batch,
                          const Tensor &operand, const Tensor &result) {
   if (batch.written == batch.given) return {};
-  if (!std::holds_alternative<Reshape>(node.op) && !std::holds_alternative<Flatten>(node.op))
-    return {};
+  if (!facts_of(node.op).keeps_order) return {};
   const bool depends = operand.shape() != graph.shape(node.inputs[0]);
   if (!depends || !batch.scales(graph.shape(node.inputs[0]), operand.shape()) ||
       batch.scales(graph.shape(node.outputs[0]), result.shape()))

@@ -1,5 +1,5 @@
 // The shape rule of every op, and the validation of its attributes.
-#include "ir/ops.h"
+#include "ir/op_facts.h"
 
 #include <algorithm>
 #include <cmath>
@@ -376,21 +376,6 @@ struct Rule {
     return one(in[0].dtype, x());
   }
 };
-
-// How many inputs an op takes.
-struct Arity {
-  size_t least, most;
-};
-struct Count {
-  template <LayerOp L> Arity operator()(const L &layer) { return exactly(inputs_of(layer)); }
-  Arity operator()(const BatchNorm &) { return exactly(5); }
-  Arity operator()(const Binary &) { return exactly(2); }
-  Arity operator()(const Gather &) { return exactly(2); }
-  Arity operator()(const Concat &) { return {1, SIZE_MAX}; }
-  template <typename T> Arity operator()(const T &) { return exactly(1); }
-  static Arity exactly(size_t n) { return {n, n}; }
-};
-Arity arity(const Op &op) { return std::visit(Count{}, op); }
 
 } // namespace
 

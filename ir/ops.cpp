@@ -1,4 +1,5 @@
 // Names of ops and kinds.
+#include "ir/op_facts.h"
 #include "ir/op_table.h"
 #include "ir/system/fork.h"
 
@@ -8,27 +9,6 @@
 namespace lathe::core {
 namespace {
 
-constexpr std::string_view unary_names[] = {"identity",
-                                            "relu",
-                                            "leaky_relu",
-                                            "clip",
-                                            "sigmoid",
-                                            "tanh",
-                                            "hard_sigmoid",
-                                            "hard_swish",
-                                            "elu",
-                                            "exp",
-                                            "log",
-                                            "sqrt",
-                                            "neg",
-                                            "abs",
-                                            "floor",
-                                            "ceil",
-                                            "erf",
-                                            "softplus",
-                                            "thresholded_relu"};
-constexpr std::string_view binary_names[] = {"add", "sub", "mul",   "div",
-                                             "min", "max", "prelu", "pow"};
 constexpr std::string_view pool_names[] = {"max", "average", "sum"};
 constexpr std::string_view reduce_names[] = {"mean", "sum", "max", "min", "prod"};
 constexpr std::string_view arg_names[] = {"max", "min"};
@@ -43,6 +23,10 @@ std::optional<Kind> find_kind(const std::string_view (&names)[n], std::string_vi
   auto found = std::ranges::find(names, name);
   if (found == std::end(names)) return std::nullopt;
   return static_cast<Kind>(found - std::begin(names));
+}
+template <typename Rows> auto find_row(const Rows &rows, std::string_view name) {
+  auto found = std::ranges::find(rows, name, &Rows::value_type::name);
+  return found == rows.end() ? std::nullopt : std::optional(found->kind);
 }
 
 struct Namer {
@@ -60,17 +44,13 @@ struct Namer {
 
 } // namespace
 
-std::string_view to_string(UnaryKind kind) { return unary_names[static_cast<size_t>(kind)]; }
-std::string_view to_string(BinaryKind kind) { return binary_names[static_cast<size_t>(kind)]; }
+std::string_view to_string(UnaryKind kind) { return facts_of(kind).name; }
+std::string_view to_string(BinaryKind kind) { return facts_of(kind).name; }
 std::string_view to_string(PoolKind kind) { return pool_names[static_cast<size_t>(kind)]; }
 std::string_view to_string(ReduceKind kind) { return reduce_names[static_cast<size_t>(kind)]; }
 std::string_view to_string(ArgKind kind) { return arg_names[static_cast<size_t>(kind)]; }
-std::optional<UnaryKind> unary_kind(std::string_view name) {
-  return find_kind<UnaryKind>(unary_names, name);
-}
-std::optional<BinaryKind> binary_kind(std::string_view name) {
-  return find_kind<BinaryKind>(binary_names, name);
-}
+std::optional<UnaryKind> unary_kind(std::string_view name) { return find_row(unary_rows, name); }
+std::optional<BinaryKind> binary_kind(std::string_view name) { return find_row(binary_rows, name); }
 std::optional<PoolKind> pool_kind(std::string_view name) {
   return find_kind<PoolKind>(pool_names, name);
 }
@@ -94,10 +74,8 @@ const std::map<std::string, Op, std::less<>> &op_table() {
     [&]<size_t... i>(std::index_sequence<i...>) {
       (ops.emplace_back(std::in_place_index<i>), ...);
     }(std::make_index_sequence<std::variant_size_v<Op>>{});
-    for (size_t kind = 0; kind < std::size(unary_names); ++kind)
-      ops.push_back(Unary{static_cast<UnaryKind>(kind)});
-    for (size_t kind = 0; kind < std::size(binary_names); ++kind)
-      ops.push_back(Binary{static_cast<BinaryKind>(kind)});
+    for (const UnaryFacts &row : unary_rows) ops.push_back(Unary{row.kind});
+    for (const BinaryFacts &row : binary_rows) ops.push_back(Binary{row.kind});
     for (size_t kind = 0; kind < std::size(pool_names); ++kind)
       ops.push_back(Pool{.kind = static_cast<PoolKind>(kind),
                          .kernel = {},

@@ -1,6 +1,7 @@
 // Constants of one number stay that under most ops: then nothing is computed for every element, or
 // held. What a small file can make large is mostly of this kind.
 #include "ir/evaluate.h"
+#include "ir/op_facts.h"
 
 #include <algorithm>
 #include <bit>
@@ -50,16 +51,10 @@ struct SplatRule {
     if (op.kind == ReduceKind::mean) return first();
     return float(double{first()} * double(before / after));
   }
-  std::optional<float> operator()(const Slice &) const { return first(); }
-  std::optional<float> operator()(const Split &) const { return first(); }
-  std::optional<float> operator()(const Reshape &) const { return first(); }
-  std::optional<float> operator()(const Flatten &) const { return first(); }
-  std::optional<float> operator()(const Transpose &) const { return first(); }
-  std::optional<float> operator()(const Expand &) const { return first(); }
-  std::optional<float> operator()(const Gather &) const { return first(); }
-  std::optional<float> operator()(const Dropout &) const { return first(); }
   template <typename Other> std::optional<float> operator()(const Other &) const {
-    return std::nullopt;
+    constexpr Effect effect = facts_of<Other>().effect;
+    const bool of_first = effect == Effect::rearranges || effect == Effect::looks_up;
+    return of_first ? std::optional(first()) : std::nullopt;
   }
 };
 

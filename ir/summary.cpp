@@ -1,5 +1,6 @@
 // What a model is made of: parameters, multiplies, weighted layers.
 #include "ir/graph.h"
+#include "ir/op_facts.h"
 
 #include <algorithm>
 #include <limits>
@@ -23,7 +24,7 @@ using Seen = std::unordered_set<const Constant *>;
 // Elements of a node's learnable constants that no node before it had: not the running statistics
 // of batch norm, and not numbers that are part of the program rather than of the weights.
 int64_t parameters_of(const Graph &graph, const Node &node, Seen &seen) {
-  size_t inputs = std::holds_alternative<BatchNorm>(node.op) ? 3 : node.inputs.size();
+  const size_t inputs = std::min(facts_of(node.op).learnt, node.inputs.size());
   int64_t total = 0;
   for (size_t i = 0; i < inputs; ++i) {
     const ConstantRef &constant = graph.constant(node.inputs[i]);
@@ -34,14 +35,11 @@ int64_t parameters_of(const Graph &graph, const Node &node, Seen &seen) {
   return total;
 }
 
-bool is_weighted(const Node &node) {
-  return std::holds_alternative<Conv>(node.op) || std::holds_alternative<Dense>(node.op);
-}
-
 // Multiplies of convolutions and dense layers, taps on padding included, per picture.
 int64_t multiplies_of(const Graph &graph, const Node &node) {
-  if (!is_weighted(node)) return 0;
-  const Shape &weight = graph.shape(node.inputs[1]), &result = graph.shape(node.outputs[0]);
+  const auto weights = weights_of(node.op);
+  if (!weights) return 0;
+  const Shape &weight = graph.shape(node.inputs[*weights]), &result = graph.shape(node.outputs[0]);
   if (result[0] == 0) return 0;
   return product(element_count(result) / result[0], element_count(weight) / weight[0]);
 }
@@ -61,7 +59,7 @@ GraphSummary summarise(const Graph &graph) {
     summary.multiplies = sum(summary.multiplies, layer.multiplies);
     int64_t deepest = 0;
     for (ValueId id : node.inputs) deepest = std::max(deepest, depth[id]);
-    for (ValueId id : node.outputs) depth[id] = deepest + is_weighted(node);
+    for (ValueId id : node.outputs) depth[id] = deepest + weights_of(node.op).has_value();
     summary.layers.push_back(std::move(layer));
   }
   for (ValueId id : graph.outputs)

@@ -12,10 +12,9 @@ namespace {
 constexpr size_t most_steps = 8;
 
 std::vector<FusedOp> *post_of(Op &op) {
-  if (auto *conv = std::get_if<Conv>(&op)) return &conv->post;
-  if (auto *dense = std::get_if<Dense>(&op)) return &dense->post;
-  if (auto *pool = std::get_if<Pool>(&op)) return &pool->post;
-  return nullptr;
+  std::vector<FusedOp> *post = nullptr;
+  as_layer(op, [&](auto &layer) { return bool(post = &layer.post); });
+  return post;
 }
 
 // The step that `reader` would be behind layer number `layer`, and its further operand.

@@ -78,9 +78,10 @@ int64_t fuse_pre_ops(Graph &graph) {
   const Uses uses(graph);
   int64_t changed = 0;
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
-    Op &op = graph.nodes[n].op;
-    if (auto *conv = std::get_if<Conv>(&op)) changed += take_steps(graph, uses, int(n), *conv);
-    if (auto *pool = std::get_if<Pool>(&op)) changed += take_steps(graph, uses, int(n), *pool);
+    as_layer(graph.nodes[n].op, [&](auto &layer) {
+      if constexpr (requires { layer.pre; }) changed += take_steps(graph, uses, int(n), layer);
+      return true;
+    });
   }
   drop_emptied(graph);
   return changed;

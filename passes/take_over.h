@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ir/graph.h"
+#include "ir/op_facts.h"
 
 #include <algorithm>
 
@@ -23,11 +24,6 @@ inline void take_over(Graph &graph, Uses &uses, int layer, int reader) {
 // A recipe, for ops that are known to fit their inputs.
 inline ConstantRef recipe(Op op, std::vector<ConstantRef> inputs) {
   return computed_constant(std::move(op), std::move(inputs)).value();
-}
-
-inline bool commutes(BinaryKind kind) {
-  return kind == BinaryKind::add || kind == BinaryKind::mul || kind == BinaryKind::min ||
-         kind == BinaryKind::max;
 }
 
 // The node that makes the first input of node `n`, if nothing else reads that; else null.
@@ -62,14 +58,7 @@ template <typename Absorb> int64_t absorb_into_layers(Graph &graph, const Absorb
       if (producer < 0 || uses.single_reader(id) != int(n)) continue;
       if (graph.type(id) != graph.type(node.outputs[0])) continue;
       Node &layer = graph.nodes[size_t(producer)];
-      bool absorbed = false;
-      if (auto *conv = std::get_if<Conv>(&layer.op))
-        absorbed = absorb(layer, *conv, node, operand);
-      else if (auto *dense = std::get_if<Dense>(&layer.op))
-        absorbed = absorb(layer, *dense, node, operand);
-      else if (auto *pool = std::get_if<Pool>(&layer.op))
-        absorbed = absorb(layer, *pool, node, operand);
-      if (!absorbed) continue;
+      if (!as_layer(layer.op, [&](auto &op) { return absorb(layer, op, node, operand); })) continue;
       take_over(graph, uses, producer, int(n));
       ++changed;
       break;

@@ -3,6 +3,7 @@
 #include "frontend/onnx.h"
 #include "frontend/onnx/proto.h"
 #include "ir/evaluate.h"
+#include "ir/op_facts.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -141,7 +142,7 @@ public:
     return {op.kind == PoolKind::max ? "GlobalMaxPool" : "GlobalAveragePool"};
   }
   Written operator()(const Lrn &op) {
-    Written w{"LRN"};
+    Written w = named<Lrn>();
     w.attributes.put("size", op.size);
     w.attributes.put("alpha", op.alpha);
     w.attributes.put("beta", op.beta);
@@ -149,59 +150,46 @@ public:
     return w;
   }
   Written operator()(const BatchNorm &op) {
-    Written w{"BatchNormalization"};
+    Written w = named<BatchNorm>();
     w.attributes.put("epsilon", op.epsilon);
     return w;
   }
   Written operator()(const Unary &op) {
-    static constexpr std::string_view names[] = {
-        "Identity",  "Relu", "LeakyRelu", "Clip",     "Sigmoid",        "Tanh", "HardSigmoid",
-        "HardSwish", "Elu",  "Exp",       "Log",      "Sqrt",           "Neg",  "Abs",
-        "Floor",     "Ceil", "Erf",       "Softplus", "ThresholdedRelu"};
-    Written w{std::string(names[size_t(op.kind)])};
+    const UnaryFacts &facts = facts_of(op.kind);
+    Written w{std::string(facts.onnx)};
     if (op.kind == UnaryKind::clip) {
       w.inputs = {parameter("min", Tensor::of({op.alpha}, {})),
                   parameter("max", Tensor::of({op.beta}, {}))};
-    } else if (op.kind == UnaryKind::leaky_relu || op.kind == UnaryKind::elu ||
-               op.kind == UnaryKind::thresholded_relu || op.kind == UnaryKind::hard_sigmoid) {
-      w.attributes.put("alpha", op.alpha);
-      if (op.kind == UnaryKind::hard_sigmoid) w.attributes.put("beta", op.beta);
+      return w;
     }
+    if (facts.parameters > 0) w.attributes.put("alpha", op.alpha);
+    if (facts.parameters > 1) w.attributes.put("beta", op.beta);
     return w;
   }
-  Written operator()(const Binary &op) {
-    static constexpr std::string_view names[] = {"Add", "Sub", "Mul",   "Div",
-                                                 "Min", "Max", "PRelu", "Pow"};
-    return {std::string(names[size_t(op.kind)])};
-  }
+  Written operator()(const Binary &op) { return {std::string(facts_of(op.kind).onnx)}; }
   Written operator()(const Softmax &op) {
-    return with_axis(op.log ? "LogSoftmax" : "Softmax", op.axis);
+    return with_axis({op.log ? "LogSoftmax" : "Softmax"}, op.axis);
   }
-  Written operator()(const Hardmax &op) { return with_axis("Hardmax", op.axis); }
-  Written operator()(const Concat &op) { return with_axis("Concat", op.axis); }
-  Written operator()(const Gather &op) { return with_axis("Gather", op.axis); }
-  Written operator()(const Flatten &op) { return with_axis("Flatten", op.axis); }
+  Written operator()(const Hardmax &op) { return with_axis(named<Hardmax>(), op.axis); }
+  Written operator()(const Concat &op) { return with_axis(named<Concat>(), op.axis); }
+  Written operator()(const Gather &op) { return with_axis(named<Gather>(), op.axis); }
+  Written operator()(const Flatten &op) { return with_axis(named<Flatten>(), op.axis); }
   Written operator()(const Slice &op) {
-    return {"Slice",
-            "",
-            {},
-            {list("starts", op.begin), list("ends", op.end), list("axes", op.axes),
-             list("steps", op.step)}};
+    return named<Slice>({list("starts", op.begin), list("ends", op.end), list("axes", op.axes),
+                         list("steps", op.step)});
   }
   Written operator()(const Split &op) {
-    Written w = with_axis("Split", op.axis);
-    w.inputs = {list("sizes", op.sizes)};
-    return w;
+    return with_axis(named<Split>({list("sizes", op.sizes)}), op.axis);
   }
   Written operator()(const Pad &op) {
     std::vector<int64_t> pads = op.before;
     pads.insert(pads.end(), op.after.begin(), op.after.end());
-    return {"Pad", "", {}, {list("pads", pads), parameter("value", Tensor::of({op.value}, {}))}};
+    return named<Pad>({list("pads", pads), parameter("value", Tensor::of({op.value}, {}))});
   }
-  Written operator()(const Reshape &op) { return {"Reshape", "", {}, {list("shape", op.shape)}}; }
-  Written operator()(const Expand &op) { return {"Expand", "", {}, {list("shape", op.shape)}}; }
+  Written operator()(const Reshape &op) { return named<Reshape>({list("shape", op.shape)}); }
+  Written operator()(const Expand &op) { return named<Expand>({list("shape", op.shape)}); }
   Written operator()(const Transpose &op) {
-    Written w{"Transpose"};
+    Written w = named<Transpose>();
     w.attributes.put("perm", op.perm);
     return w;
   }
@@ -218,23 +206,26 @@ public:
     return w;
   }
   Written operator()(const ArgReduce &op) {
-    Written w = with_axis(op.kind == ArgKind::max ? "ArgMax" : "ArgMin", op.axis);
+    Written w = with_axis({op.kind == ArgKind::max ? "ArgMax" : "ArgMin"}, op.axis);
     w.attributes.put("keepdims", int64_t{op.keep_dims});
     w.attributes.put("select_last_index", int64_t{op.last});
     return w;
   }
   Written operator()(const Cast &op) {
-    Written w{"Cast"};
+    Written w = named<Cast>();
     w.attributes.put("to", int64_t{data_type(op.to)});
     return w;
   }
   Written operator()(const Dropout &op) {
-    return {"Dropout", "", {}, {parameter("ratio", Tensor::of({op.rate}, {}))}};
+    return named<Dropout>({parameter("ratio", Tensor::of({op.rate}, {}))});
   }
 
 private:
-  static Written with_axis(std::string op, int64_t axis) {
-    Written w{std::move(op)};
+  template <typename T> static Written named(std::vector<std::string> inputs = {}) {
+    static_assert(!facts_of<T>().onnx.empty());
+    return {std::string(facts_of<T>().onnx), "", {}, std::move(inputs)};
+  }
+  static Written with_axis(Written w, int64_t axis) {
     w.attributes.put("axis", axis);
     return w;
   }

@@ -6,7 +6,8 @@
 namespace lathe::core {
 namespace {
 
-// Whether a node keeps images apart, given which operands carry images in dimension 0.
+// Whether a node keeps images apart, given which operands carry images in dimension 0. An op that
+// is not listed does not compile.
 struct KeepsImages {
   const Graph &graph;
   const Node &node;
@@ -25,7 +26,12 @@ struct KeepsImages {
       if (in(i) != (i == 0 || i >= post_input(op))) return false;
     return true;
   }
+  bool operator()(const GlobalPool &) const { return in(0); }
+  bool operator()(const Lrn &) const { return in(0); }
   bool operator()(const BatchNorm &) const { return only_first(); }
+  bool operator()(const Unary &) const { return in(0); }
+  bool operator()(const Cast &) const { return in(0); }
+  bool operator()(const Dropout &) const { return in(0); }
   bool operator()(const Binary &) const {
     // An operand without images broadcasts over them if it has no dimension 0 or a single entry.
     size_t result_rank = graph.shape(node.outputs[0]).size();
@@ -57,7 +63,6 @@ struct KeepsImages {
   }
   bool operator()(const ArgReduce &op) const { return in(0) && !is_first(op.axis); }
   bool operator()(const Hardmax &op) const { return in(0) && !is_first(op.axis); }
-  template <typename T> bool operator()(const T &) const { return in(0); }
 
   bool keeps_leading_one() const {
     const Shape &y = graph.shape(node.outputs[0]);

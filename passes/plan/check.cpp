@@ -4,6 +4,7 @@
 // slice, transpose, ...) are followed by running the reference evaluator on identities, so nothing
 // here shares code or ideas with the planner.
 #include "ir/evaluate.h"
+#include "ir/op_facts.h"
 #include "passes/plan/check_conv.h"
 
 #include <algorithm>
@@ -87,11 +88,8 @@ private:
   // --- Identities: fresh ones for what is computed, passed on by what only moves elements.
 
   static bool moves(const Op &op) {
-    return std::holds_alternative<Concat>(op) || std::holds_alternative<Slice>(op) ||
-           std::holds_alternative<Split>(op) || std::holds_alternative<Reshape>(op) ||
-           std::holds_alternative<Flatten>(op) || std::holds_alternative<Transpose>(op) ||
-           std::holds_alternative<Pad>(op) || std::holds_alternative<Dropout>(op) ||
-           std::holds_alternative<Expand>(op);
+    const Effect effect = facts_of(op).effect;
+    return effect == Effect::moves || effect == Effect::rearranges;
   }
   Tensor fresh(ValueId id) const {
     Tensor tensor(DType::i64, shape_of(id));
@@ -118,7 +116,7 @@ private:
         for (ValueId id : node.outputs) identities_[id] = fresh(id);
         continue;
       }
-      if (std::holds_alternative<Reshape>(node.op) || std::holds_alternative<Flatten>(node.op)) {
+      if (facts_of(node.op).keeps_order) {
         identities_[node.outputs[0]] = identity(node.inputs[0]).reshaped(shape_of(node.outputs[0]));
         continue;
       }
@@ -267,8 +265,8 @@ private:
       if (n < 0 || graph_.nodes[size_t(n)].inputs.size() < 2) return {};
       const Node &node = graph_.nodes[size_t(n)];
       auto *op = std::get_if<Conv>(&node.op);
-      if ((!op && !std::holds_alternative<Dense>(node.op)) || node.inputs[1] != weights.back())
-        return {};
+      const auto own = weights_of(node.op);
+      if (!own || node.inputs[*own] != weights.back()) return {};
       CheckedConv layer{op ? *op : Conv{}, graph_.shape(node.inputs[0]),
                         graph_.shape(node.outputs[0])};
       layer.x.resize(4, 1);

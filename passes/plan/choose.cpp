@@ -116,9 +116,9 @@ std::vector<Choice> choose_algorithms(const Graph &graph, const Schedule &schedu
   for (size_t n = 0; n < graph.nodes.size(); ++n) {
     const Node &node = graph.nodes[n];
     auto *op = std::get_if<Conv>(&node.op);
-    if (!(op || std::holds_alternative<Dense>(node.op)) || !graph.constant(node.inputs[1]))
-      continue;
-    const int64_t bytes = 4 * element_count(graph.shape(node.inputs[1]));
+    const auto own = weights_of(node.op);
+    if (!own || !graph.constant(node.inputs[*own])) continue;
+    const int64_t bytes = 4 * element_count(graph.shape(node.inputs[*own]));
     weights += bytes;
     if (!op || alternatives(*op).empty() || !stands_alone(graph, schedule, n)) continue;
     Choice &choice = choices[n];

@@ -1,4 +1,5 @@
 // What kernels are called, by people and by programs.
+#include "ir/op_facts.h"
 #include "passes/plan.h"
 
 #define XXH_INLINE_ALL
@@ -21,11 +22,9 @@ std::string identifier(float value) {
 
 std::string describe(const Unary &op) {
   std::string name(to_string(op.kind));
-  bool parametric = op.kind == UnaryKind::leaky_relu || op.kind == UnaryKind::clip ||
-                    op.kind == UnaryKind::hard_sigmoid || op.kind == UnaryKind::elu ||
-                    op.kind == UnaryKind::thresholded_relu;
-  return parametric ? fmt::format("{}_{}_{}", name, identifier(op.alpha), identifier(op.beta))
-                    : name;
+  return facts_of(op.kind).parameters > 0
+             ? fmt::format("{}_{}_{}", name, identifier(op.alpha), identifier(op.beta))
+             : name;
 }
 std::string describe(const std::vector<FusedOp> &post) {
   std::string text;

@@ -60,12 +60,8 @@ private:
       problems += (problems.empty() ? "" : "\n") + problem;
     };
     for (const Node &node : b_.graph.nodes) {
-      bool moves =
-          is_view(node.op) || std::holds_alternative<Concat>(node.op) ||
-          std::holds_alternative<Gather>(node.op) || std::holds_alternative<Cast>(node.op) ||
-          std::holds_alternative<Unary>(node.op) || std::holds_alternative<Binary>(node.op);
       DType dtype = b_.graph.type(node.inputs[0]).dtype;
-      if (!moves && dtype != DType::f32)
+      if (!facts_of(node.op).any_type && dtype != DType::f32)
         complain(
             fmt::format("  layer '{}': {} on {}", node.name, op_name(node.op), to_string(dtype)));
     }

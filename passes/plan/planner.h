@@ -2,6 +2,7 @@
 // passes/plan.
 #pragma once
 
+#include "ir/op_facts.h"
 #include "ir/system/memory.h"
 #include "passes/plan.h"
 
@@ -13,9 +14,6 @@ namespace lathe::core {
 // Whether every value carries one image per entry of dimension 0, so that a plan for one image
 // serves any number.
 bool images_are_independent(const Graph &graph);
-
-// Ops whose result is a view of their operand, if strides can say it.
-bool is_view(const Op &op);
 
 // What runs together, and how long values live.
 struct Schedule {

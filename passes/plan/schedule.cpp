@@ -95,13 +95,6 @@ void find_last_readers(const Graph &graph, Schedule &schedule) {
 
 } // namespace
 
-bool is_view(const Op &op) {
-  return std::holds_alternative<Slice>(op) || std::holds_alternative<Split>(op) ||
-         std::holds_alternative<Reshape>(op) || std::holds_alternative<Flatten>(op) ||
-         std::holds_alternative<Transpose>(op) || std::holds_alternative<Expand>(op) ||
-         std::holds_alternative<Dropout>(op);
-}
-
 bool may_chain(const Graph &graph, const Uses &uses, size_t n) {
   auto *conv = std::get_if<Conv>(&graph.nodes[n].op);
   if (!conv || !conv->pre.empty() || conv->groups != 1) return false;
