@@ -12,9 +12,13 @@ struct StageArguments {
   int first_operand, first_param;
 
   IrValue operand(Emitter &e, int index) const { return e.operand(first_operand + index); }
-  IrValue param(Emitter &e, int index) const { return e.param(first_param + index); }
+  // A member of StageParams, or a parameter by its number behind the first.
+  template <typename... Path> IrValue param(Emitter &e, Path... path) const {
+    return e.param(first_param + int(leaf(path...)));
+  }
+  IrValue param(Emitter &e, size_t number) const { return e.param(first_param + int(number)); }
   IrValue scratch(Emitter &e) const { // where its source lies there
-    return e.offset(e.scratch, param(e, ConvSpec::scratch_at));
+    return e.offset(e.scratch, param(e, &ConvSpec::StageParams::scratch_at));
   }
 };
 
@@ -39,7 +43,9 @@ private:
   void copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) const;
   IrValue interleave(Emitter &e, IrValue from, IrValue to, const IrValues &pre) const;
   void transpose(Emitter &e, IrValue channels, IrValue from, IrValue to, const IrValues &pre) const;
-  IrValue param(Emitter &e, int index) const { return stage_.param(e, index); }
+  template <typename... Path> IrValue param(Emitter &e, Path... path) const {
+    return stage_.param(e, path...);
+  }
 
   StageArguments stage_;
   const ConvSpec &spec_;

@@ -3,7 +3,7 @@
 
 namespace lathe::core {
 
-using C = ConvSpec;
+using S = ConvSpec::StageParams;
 
 void SourceRows::copy(Emitter &kernel, const ConvSpec &spec, IrValue params, IrValue pre,
                       IrValue input, IrValue group, IrValue first) {
@@ -19,19 +19,19 @@ void SourceRows::copy(Emitter &kernel, const ConvSpec &spec, IrValue params, IrV
 }
 
 void SourceRows::copy_rows(Emitter &e, IrValue input, IrValue group, IrValue first) const {
-  e.loop(param(e, C::scratch_rows), [&](IrValue r) {
+  e.loop(param(e, &S::scratch_rows), [&](IrValue r) {
     IrValue row = e.add(first, r);
     border(e, r, row, [&](IrValue to) {
-      copy_row(e, group, e.offset(input, e.mul(row, param(e, C::in_row))), to);
+      copy_row(e, group, e.offset(input, e.mul(row, param(e, &S::in, &Pitches::row))), to);
     });
   });
 }
 
 void SourceRows::border(Emitter &e, IrValue r, IrValue row,
                         const std::function<void(IrValue)> &fill) const {
-  IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
-  IrValue row_bytes = e.mul(param(e, C::scratch_cols), pixel);
-  IrValue left = e.mul(param(e, C::pad_left), pixel), inner = e.mul(param(e, C::in_cols), pixel);
+  IrValue pixel = e.mul(param(e, &S::in_channels), e.constant(4));
+  IrValue row_bytes = e.mul(param(e, &S::scratch_cols), pixel);
+  IrValue left = e.mul(param(e, &S::pad_left), pixel), inner = e.mul(param(e, &S::in_cols), pixel);
   IrValue to = e.offset(stage_.scratch(e), e.mul(r, row_bytes));
   auto zeros = [&](IrValue from, IrValue bytes) {
     e.for_lanes(e.div(bytes, e.constant(4)), [&](IrValue first, IrValue mask) {
@@ -39,7 +39,7 @@ void SourceRows::border(Emitter &e, IrValue r, IrValue row,
     });
   };
   e.when(
-      e.ir.CreateICmpULT(row, param(e, C::in_rows)), // a negative one is huge
+      e.ir.CreateICmpULT(row, param(e, &S::in_rows)), // a negative one is huge
       [&] {
         zeros(to, left);
         IrValue middle = e.offset(to, left);
@@ -50,9 +50,9 @@ void SourceRows::border(Emitter &e, IrValue r, IrValue row,
 }
 
 void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) const {
-  IrValue most = param(e, C::in_channels), columns = param(e, C::in_cols);
-  IrValue channels = e.minimum(most, e.sub(param(e, C::all_in_channels), e.mul(group, most)));
-  IrValue pixel = param(e, C::in_pixel), four = e.constant(4);
+  IrValue most = param(e, &S::in_channels), columns = param(e, &S::in_cols);
+  IrValue channels = e.minimum(most, e.sub(param(e, &S::all_in_channels), e.mul(group, most)));
+  IrValue pixel = param(e, &S::in, &Pitches::pixel), four = e.constant(4);
   IrValue pixel_bytes = e.mul(most, four);
   IrValues vectors; // of this group
   for (size_t i = 0; i < operands_of(spec_.pre); ++i)
@@ -83,13 +83,13 @@ void SourceRows::copy_row(Emitter &e, IrValue group, IrValue from, IrValue to) c
     };
     if (!spec_.pre.empty()) return pixel_by_pixel();
     return e.when(
-        e.ir.CreateICmpNE(param(e, C::rows_run_on), e.constant(0)),
+        e.ir.CreateICmpNE(param(e, &S::rows_run_on), e.constant(0)),
         [&] { copy(e.constant(0), 1, e.mul(columns, channels)); }, pixel_by_pixel);
   }
   auto one_by_one = [&](IrValue first) {
     e.loop(channels, [&](IrValue c) {
       IrValue bytes = e.mul(c, four), target = e.offset(to, bytes);
-      IrValue source = e.offset(from, e.mul(c, param(e, C::in_channel)));
+      IrValue source = e.offset(from, e.mul(c, param(e, &S::in_channel)));
       IrValues factors;
       for (IrValue vector : vectors) factors.push_back(e.load(e.f32, e.offset(vector, bytes)));
       e.loop(first, columns, e.constant(1), [&](IrValue x) {
@@ -110,10 +110,10 @@ void SourceRows::transpose(Emitter &e, IrValue channels, IrValue from, IrValue t
                            const IrValues &pre) const {
   e.transpose({.from = from,
                .to = to,
-               .rows = param(e, C::in_cols),
+               .rows = param(e, &S::in_cols),
                .columns = channels,
-               .from_column = param(e, C::in_channel),
-               .to_row = e.mul(param(e, C::in_channels), e.constant(4))},
+               .from_column = param(e, &S::in_channel),
+               .to_row = e.mul(param(e, &S::in_channels), e.constant(4))},
               [&](IrValue value, IrValue channel, IrValue mask) {
                 return emit_steps(e, spec_.pre, value, [&](int i) {
                   IrValue place = e.offset(pre[size_t(i)], e.mul(channel, e.constant(4)));
@@ -126,13 +126,13 @@ void SourceRows::transpose(Emitter &e, IrValue channels, IrValue from, IrValue t
 // time. Returns how many columns it did: none where they are not contiguous.
 IrValue SourceRows::interleave(Emitter &e, IrValue from, IrValue to, const IrValues &pre) const {
   const int64_t lanes = e.target.lanes(), count = spec_.gathered;
-  IrValue contiguous = e.ir.CreateICmpEQ(param(e, C::in_pixel), e.constant(4));
-  IrValue columns = e.mul(e.div(param(e, C::in_cols), e.constant(lanes)), e.constant(lanes));
+  IrValue contiguous = e.ir.CreateICmpEQ(param(e, &S::in, &Pitches::pixel), e.constant(4));
+  IrValue columns = e.mul(e.div(param(e, &S::in_cols), e.constant(lanes)), e.constant(lanes));
   IrValue done = e.ir.CreateSelect(contiguous, columns, e.constant(0));
   e.loop(e.constant(0), done, e.constant(lanes), [&](IrValue x) {
     IrValues values;
     for (int64_t c = 0; c < count; ++c) {
-      IrValue at = e.add(e.mul(e.constant(c), param(e, C::in_channel)), e.mul(x, e.constant(4)));
+      IrValue at = e.add(e.mul(e.constant(c), param(e, &S::in_channel)), e.mul(x, e.constant(4)));
       IrValue value = emit_steps(e, spec_.pre, e.load(e.vector(), e.offset(from, at)), [&](int i) {
         return e.broadcast(e.load(e.f32, e.offset(pre[size_t(i)], c * 4)), lanes);
       });

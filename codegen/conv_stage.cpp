@@ -4,6 +4,8 @@
 namespace lathe::core {
 
 using C = ConvSpec;
+using S = ConvSpec::StageParams;
+using P = ConvSpec::PostPitches;
 
 int Stage::end_of_operands() const {
   return source_ ? source_->end_of_operands()
@@ -18,10 +20,10 @@ void Stage::prepare(Emitter &e, const Place &at, IrValue first_row) const {
   if (spec_.prologue == Prologue::none) return;
   if (spec_.winograd) {
     IrValue first_tile = tile_row_of(e, first_row);
-    bring_rows(e, at, e.sub(e.mul(first_tile, outputs_h(e)), param(e, C::pad_top)));
+    bring_rows(e, at, e.sub(e.mul(first_tile, outputs_h(e)), param(e, &S::pad_top)));
     return transform_tiles(e, first_tile);
   }
-  bring_rows(e, at, e.sub(e.mul(first_row, param(e, C::row_stride)), param(e, C::pad_top)));
+  bring_rows(e, at, e.sub(e.mul(first_row, param(e, &S::row_stride)), param(e, &S::pad_top)));
 }
 
 void Stage::bring_rows(Emitter &e, const Place &at, IrValue first) const {
@@ -31,52 +33,52 @@ void Stage::bring_rows(Emitter &e, const Place &at, IrValue first) const {
                             at.group, first);
   }
   source_->prepare(e, at, first);
-  IrValue pixel = e.mul(param(e, C::in_channels), e.constant(4));
-  IrValue row = e.mul(param(e, C::scratch_cols), pixel);
+  IrValue pixel = e.mul(param(e, &S::in_channels), e.constant(4));
+  IrValue row = e.mul(param(e, &S::scratch_cols), pixel);
   const SourceRows borders(arguments_);
-  e.loop(param(e, C::scratch_rows),
+  e.loop(param(e, &S::scratch_rows),
          [&](IrValue r) { borders.border(e, r, e.add(first, r), [](IrValue) {}); });
   Rows rows{first,
-            param(e, C::scratch_rows),
-            e.offset(scratch(e), e.mul(param(e, C::pad_left), pixel)),
+            param(e, &S::scratch_rows),
+            e.offset(scratch(e), e.mul(param(e, &S::pad_left), pixel)),
             row,
             pixel,
             true};
-  IrValue panels = source_->param(e, C::stage_panels);
+  IrValue panels = source_->param(e, &S::stage_panels);
   e.loop(panels, [&](IrValue panel) { source_->panel(e, at, panel, rows); });
 }
 
 void Stage::panel(Emitter &e, const Place &at, IrValue panel, const Rows &rows) const {
   IrValue lanes = panel_lanes(e), channel_bytes = e.mul(panel, e.mul(lanes, e.constant(4)));
-  auto of_panel = [&](IrValue base, C::StageParam group, IrValue bytes) {
+  auto of_panel = [&](IrValue base, Affine S::*group, IrValue bytes) {
     return e.offset(base, e.add(e.mul(at.group, param(e, group)), bytes));
   };
   TileArguments a{};
   a.weights =
-      of_panel(operand(e, C::weights), C::weight_group, e.mul(panel, param(e, C::weight_panel)));
-  a.bias = spec_.bias ? of_panel(operand(e, C::first_vector), C::bias_group, channel_bytes)
+      of_panel(operand(e, C::weights), &S::weight_group, e.mul(panel, param(e, &S::weight_panel)));
+  a.bias = spec_.bias ? of_panel(operand(e, C::first_vector), &S::bias_group, channel_bytes)
                       : static_cast<IrValue>(
                             llvm::ConstantPointerNull::get(llvm::cast<llvm::PointerType>(e.ptr)));
   a.live_channels = e.sub(channels(e, at), e.mul(panel, lanes));
   const StageTable::Panel own = table_.panel(e, e.ir.CreateICmpSLT(a.live_channels, lanes));
-  a.pixel_step = param(e, C::src_pixel_step);
-  a.tap_rows = param(e, C::tap_rows);
-  a.tap_row_pitch = param(e, C::tap_row_pitch);
-  a.tap_cols = param(e, C::tap_cols);
-  a.tap_col_pitch = param(e, C::tap_col_pitch);
-  a.depth = param(e, C::depth);
+  a.pixel_step = param(e, &S::src_pixel_step);
+  a.tap_rows = param(e, &S::tap_rows);
+  a.tap_row_pitch = param(e, &S::tap_row_pitch);
+  a.tap_cols = param(e, &S::tap_cols);
+  a.tap_col_pitch = param(e, &S::tap_col_pitch);
+  a.depth = param(e, &S::depth);
   a.out_pixel = rows.pixel_pitch;
-  a.fetch = e.offset(a.weights, param(e, C::fetch_ahead));
-  a.fetch_step = param(e, C::fetch_step);
+  a.fetch = e.offset(a.weights, param(e, &S::fetch_ahead));
+  a.fetch_step = param(e, &S::fetch_step);
   IrValues post;
   const int first_post = int(spec_.stage_operands() - extra_);
   for (int i = 0; i < int(extra_); ++i) {
-    const int pitches = C::first_post_pitch + 4 * i;
-    a.post_pixel.push_back(param(e, pitches + 2));
-    post.push_back(e.offset(
-        operand(e, first_post + i),
-        e.add(e.add(e.mul(at.image, param(e, pitches)), e.mul(at.group, param(e, pitches + 3))),
-              channel_bytes)));
+    auto pitch = [&](auto... path) { return post_pitch(e, size_t(i), path...); };
+    a.post_pixel.push_back(pitch(&P::place, &Pitches::pixel));
+    post.push_back(e.offset(operand(e, first_post + i),
+                            e.add(e.add(e.mul(at.image, pitch(&P::place, &Pitches::image)),
+                                        e.mul(at.group, pitch(&P::group))),
+                                  channel_bytes)));
   }
   if (spec_.winograd)
     return winograd_panel(e, own, a, rows, e.offset(rows.to, channel_bytes), post);
@@ -86,15 +88,15 @@ void Stage::panel(Emitter &e, const Place &at, IrValue panel, const Rows &rows) 
     IrValue row = e.add(rows.first, r);
     auto compute = [&] {
       TileArguments row_arguments = a;
-      row_arguments.source = e.offset(source, e.mul(r, param(e, C::src_row_step)));
-      row_arguments.fetch = e.offset(a.fetch, e.mul(r, param(e, C::fetch_row)));
+      row_arguments.source = e.offset(source, e.mul(r, param(e, &S::src_row_step)));
+      row_arguments.fetch = e.offset(a.fetch, e.mul(r, param(e, &S::fetch_row)));
       row_arguments.out = e.offset(e.offset(rows.to, channel_bytes), e.mul(r, rows.row_pitch));
       for (size_t i = 0; i < extra_; ++i)
         row_arguments.post.push_back(e.offset(post[i], e.mul(row, post_row_pitch(e, i))));
       tiles.emit(e, row_arguments);
     };
     if (!rows.may_be_outside) return compute();
-    e.when(e.ir.CreateICmpULT(row, param(e, C::stage_rows)), compute); // negative ones are huge
+    e.when(e.ir.CreateICmpULT(row, param(e, &S::stage_rows)), compute); // negative ones are huge
   });
 }
 
@@ -106,20 +108,21 @@ TileRow Stage::tile_row(Emitter &e, const StageTable::Panel &panel) const {
           panel.tile(e, small),
           large,
           small,
-          param(e, C::large_tiles),
-          param(e, C::tiles),
-          param(e, C::fetch_call),
-          param(e, C::fetch_step)};
+          param(e, &S::large_tiles),
+          param(e, &S::tiles),
+          param(e, &S::fetch_call),
+          param(e, &S::fetch_step)};
 }
 
 IrValue Stage::input(Emitter &e, const Place &at) const {
-  return e.offset(e.operand(end_of_operands()), e.add(e.mul(at.image, param(e, C::in_image)),
-                                                      e.mul(at.group, param(e, C::in_group))));
+  return e.offset(e.operand(end_of_operands()),
+                  e.add(e.mul(at.image, param(e, &S::in, &Pitches::image)),
+                        e.mul(at.group, param(e, &S::in_group))));
 }
 
 IrValue Stage::first_source(Emitter &e, const Place &at, IrValue first_row) const {
   if (spec_.prologue != Prologue::none) return scratch(e);
-  return e.offset(input(e, at), e.mul(first_row, param(e, C::src_row_step)));
+  return e.offset(input(e, at), e.mul(first_row, param(e, &S::src_row_step)));
 }
 
 } // namespace lathe::core

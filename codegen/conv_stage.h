@@ -24,6 +24,7 @@ struct Rows {
 // One convolution of a chain.
 class Stage {
   using C = ConvSpec;
+  using S = ConvSpec::StageParams;
 
 public:
   // Its entries of the table, operands and parameters begin at these numbers; those of its source
@@ -49,18 +50,23 @@ public:
   void panel(Emitter &e, const Place &at, IrValue panel, const Rows &rows) const;
 
   IrValue panel_lanes(Emitter &e) const { return table_.number(e, StageTable::panel_lanes); }
-  IrValue channels(Emitter &e) const { return param(e, C::channels); } // of a group
-  IrValue channels(Emitter &e, const Place &at) const {                // of this one
-    return e.minimum(channels(e), e.sub(param(e, C::all_channels), e.mul(at.group, channels(e))));
+  IrValue channels(Emitter &e) const { return param(e, &S::channels); } // of a group
+  IrValue channels(Emitter &e, const Place &at) const {                 // of this one
+    return e.minimum(channels(e), e.sub(param(e, &S::all_channels), e.mul(at.group, channels(e))));
   }
 
 private:
-  IrValue param(Emitter &e, int index) const { return arguments_.param(e, index); }
+  template <typename... Path> IrValue param(Emitter &e, Path... path) const {
+    return arguments_.param(e, path...);
+  }
   IrValue operand(Emitter &e, int index) const { return arguments_.operand(e, index); }
   IrValue scratch(Emitter &e) const { return arguments_.scratch(e); }
   TileRow tile_row(Emitter &e, const StageTable::Panel &panel) const;
+  template <typename... Path> IrValue post_pitch(Emitter &e, size_t operand, Path... path) const {
+    return param(e, C::post_param(operand) + leaf(path...));
+  }
   IrValue post_row_pitch(Emitter &e, size_t i) const {
-    return param(e, C::first_post_pitch + 4 * int(i) + 1);
+    return post_pitch(e, i, &C::PostPitches::place, &Pitches::row);
   }
   IrValue input(Emitter &e, const Place &at) const; // of the image and group
   // Where the product's taps begin for result row `first_row`.
@@ -68,8 +74,8 @@ private:
 
   // --- Winograd: tiles of the result, in rows of `tile_cols`
 
-  IrValue winograd_param(Emitter &e, C::WinogradParam index) const {
-    return param(e, int(spec_.first_winograd_param()) + index);
+  IrValue winograd_param(Emitter &e, Affine C::WinogradParams::*member) const {
+    return param(e, spec_.winograd_param() + leaf(member));
   }
   IrValue outputs_h(Emitter &e) const { return table_.number(e, StageTable::outputs_h); }
   IrValue tile_row_of(Emitter &e, IrValue row) const { // rows before the picture: the first

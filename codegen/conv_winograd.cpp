@@ -4,13 +4,14 @@
 
 namespace lathe::core {
 
-using C = ConvSpec;
+using S = ConvSpec::StageParams;
+using W = ConvSpec::WinogradParams;
 
 TileGrid Stage::tile_grid(Emitter &e, IrValue first_tile) const {
-  IrValue rows = e.minimum(winograd_param(e, C::block_tile_rows),
-                           e.sub(winograd_param(e, C::tile_rows), first_tile));
-  IrValue whole = e.minimum(rows, e.sub(winograd_param(e, C::whole_tile_rows), first_tile));
-  return {rows, winograd_param(e, C::tile_cols), whole, winograd_param(e, C::whole_tile_cols)};
+  IrValue rows = e.minimum(winograd_param(e, &W::block_tile_rows),
+                           e.sub(winograd_param(e, &W::tile_rows), first_tile));
+  IrValue whole = e.minimum(rows, e.sub(winograd_param(e, &W::whole_tile_rows), first_tile));
+  return {rows, winograd_param(e, &W::tile_cols), whole, winograd_param(e, &W::whole_tile_cols)};
 }
 
 TileRow Stage::tile_row(Emitter &e, const StageTable::Panel &panel, const TileArguments &all,
@@ -27,9 +28,9 @@ TileRow Stage::tile_row(Emitter &e, const StageTable::Panel &panel, const TileAr
   row.small_tile = panel.tile(e, row.small_pixels);
   IrValue none = e.ir.CreateICmpEQ(range.count, e.constant(0));
   row.tiles = e.ir.CreateSelect(none, e.constant(0), tiles);
-  IrValue share = param(e, C::fetch_call);
-  row.fetch_call = e.div(e.mul(share, param(e, C::tiles)), tiles);
-  row.fetch_step = e.div(e.mul(all.fetch_step, param(e, C::tiles)), tiles);
+  IrValue share = param(e, &S::fetch_call);
+  row.fetch_call = e.div(e.mul(share, param(e, &S::tiles)), tiles);
+  row.fetch_step = e.div(e.mul(all.fetch_step, param(e, &S::tiles)), tiles);
   row.fetch_step =
       e.ir.CreateSelect(e.ir.CreateICmpEQ(share, e.constant(0)), all.fetch_step, row.fetch_step);
   return row;
@@ -37,17 +38,17 @@ TileRow Stage::tile_row(Emitter &e, const StageTable::Panel &panel, const TileAr
 
 void Stage::transform_tiles(Emitter &e, IrValue first_tile) const {
   const TileGrid grid = tile_grid(e, first_tile);
-  IrValue to = e.offset(e.scratch, winograd_param(e, C::transformed_at));
+  IrValue to = e.offset(e.scratch, winograd_param(e, &W::transformed_at));
   e.loop(grid.rows, [&](IrValue r) {
-    IrValue row = e.offset(scratch(e), e.mul(r, param(e, C::src_row_step)));
+    IrValue row = e.offset(scratch(e), e.mul(r, param(e, &S::src_row_step)));
     e.loop(grid.cols, [&](IrValue c) {
-      IrValue tile = e.mul(grid.index(e, r, c), winograd_param(e, C::transformed_tile));
-      const WinogradInput each{e.offset(row, e.mul(c, param(e, C::src_pixel_step))),
+      IrValue tile = e.mul(grid.index(e, r, c), winograd_param(e, &W::transformed_tile));
+      const WinogradInput each{e.offset(row, e.mul(c, param(e, &S::src_pixel_step))),
                                e.offset(to, tile),
-                               param(e, C::tap_row_pitch),
-                               param(e, C::tap_col_pitch),
-                               winograd_param(e, C::transformed_point),
-                               param(e, C::in_channels)};
+                               param(e, &S::tap_row_pitch),
+                               param(e, &S::tap_col_pitch),
+                               winograd_param(e, &W::transformed_point),
+                               param(e, &S::in_channels)};
       each.call(e, table_.address(e, StageTable::transform, grid.edges(e, r, c)));
     });
   });
@@ -68,10 +69,10 @@ void Stage::products_of_points(Emitter &e, const StageTable::Panel &panel, const
       IrValue number = e.sub(point, e.mul(first_row, points_w));
       const TileRow row = TileRow::select(e, e.ir.CreateICmpSGE(j, edge_w), inside, anywhere);
       TileArguments p = all;
-      p.fetch = e.offset(all.fetch, e.mul(point, param(e, C::fetch_row)));
-      p.source = e.offset(all.source, e.mul(point, winograd_param(e, C::transformed_point)));
+      p.fetch = e.offset(all.fetch, e.mul(point, param(e, &S::fetch_row)));
+      p.source = e.offset(all.source, e.mul(point, winograd_param(e, &W::transformed_point)));
       p.weights = e.offset(all.weights, e.mul(number, weights_point));
-      p.out = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
+      p.out = e.offset(all.out, e.mul(point, winograd_param(e, &W::products_point)));
       row.emit(e, p);
     });
   });
@@ -82,25 +83,25 @@ void Stage::products_from_taps(Emitter &e, const StageTable::Panel &panel, const
   IrValue panel_bytes = all.out_pixel;
   IrValue points_h = table_.number(e, StageTable::points_h);
   e.loop(e.mul(points_h, table_.number(e, StageTable::points_w)), [&](IrValue point) {
-    IrValue to = e.offset(all.out, e.mul(point, winograd_param(e, C::products_point)));
+    IrValue to = e.offset(all.out, e.mul(point, winograd_param(e, &W::products_point)));
     IrValue count = e.mul(grid.count(e), panel.number(e, StageTable::lanes));
     e.for_lanes(count, [&](IrValue first, IrValue mask) {
       e.store(e.zero(e.vector()), e.offset(to, e.mul(first, e.constant(4))), mask);
     });
   });
-  IrValue filters = e.offset(e.scratch, winograd_param(e, C::filters_at));
-  IrValue filters_point = winograd_param(e, C::filters_point);
+  IrValue filters = e.offset(e.scratch, winograd_param(e, &W::filters_at));
+  IrValue filters_point = winograd_param(e, &W::filters_point);
   // The group's bytes for a channel are those of its lanes' taps.
-  IrValue taps = e.div(param(e, C::weight_group), e.mul(all.depth, param(e, C::bias_group)));
+  IrValue taps = e.div(param(e, &S::weight_group), e.mul(all.depth, param(e, &S::bias_group)));
   IrValue channel_bytes = e.mul(taps, panel_bytes);
-  IrValue at_once = winograd_param(e, C::filter_channels);
+  IrValue at_once = winograd_param(e, &W::filter_channels);
   e.loop(e.constant(0), all.depth, at_once, [&](IrValue first) {
     TileArguments some = all;
     some.depth = e.minimum(at_once, e.sub(all.depth, first));
     some.source = e.offset(all.source, e.mul(first, e.constant(4)));
     some.weights = filters;
     IrValue filter = e.offset(all.weights, e.mul(first, channel_bytes));
-    some.fetch = e.offset(filter, param(e, C::fetch_ahead));
+    some.fetch = e.offset(filter, param(e, &S::fetch_ahead));
     e.loop(points_h, [&](IrValue row) {
       const WinogradFilters transform{filter, filters, row, filters_point, panel_bytes, some.depth};
       transform.call(e, table_.address(e, StageTable::transform_filters));
@@ -113,12 +114,12 @@ void Stage::winograd_panel(Emitter &e, const StageTable::Panel &panel, TileArgum
                            const Rows &rows, IrValue to, const IrValues &post) const {
   IrValue first_tile = tile_row_of(e, rows.first);
   const TileGrid grid = tile_grid(e, first_tile);
-  IrValue products = e.offset(e.scratch, winograd_param(e, C::products_at));
-  IrValue products_point = winograd_param(e, C::products_point);
+  IrValue products = e.offset(e.scratch, winograd_param(e, &W::products_at));
+  IrValue products_point = winograd_param(e, &W::products_point);
   TileArguments p = a;
-  p.source = e.offset(e.scratch, winograd_param(e, C::transformed_at));
+  p.source = e.offset(e.scratch, winograd_param(e, &W::transformed_at));
   p.out = products;
-  p.pixel_step = winograd_param(e, C::transformed_tile);
+  p.pixel_step = winograd_param(e, &W::transformed_tile);
   p.out_pixel = e.mul(panel.number(e, StageTable::lanes), e.constant(4));
   p.post_pixel.clear();
   if (spec_.winograd->from_taps)

@@ -9,6 +9,8 @@ namespace lathe::core {
 namespace {
 
 using C = ConvSpec;
+using P = ConvSpec::Params;
+using Pool = ConvSpec::PoolParams;
 
 // The spec without what the table says, and what only tiles know: equal for kernels that share
 // their loops.
@@ -36,7 +38,7 @@ public:
 
   TaskLoop(const ConvSpec &spec, Emitter &e)
       : spec_(spec), e_(e), stage_(spec, e.function->getArg(table), 0,
-                                   int(spec.first_stage_operand()), C::first_stage_param) {
+                                   int(spec.first_stage_operand()), int(leaves<P>())) {
     auto argument = [&](Argument i) { return static_cast<IrValue>(e.function->getArg(i)); };
     e.set_arguments(size_t(stage_.end_of_operands() + 1), argument(args), argument(begin),
                     argument(end), argument(scratch));
@@ -45,46 +47,51 @@ public:
   void emit() {
     Emitter &e = e_;
     // Consecutive tasks of one thread often share their source.
-    e.loop(
-        e.begin, e.end, e.constant(1), {e.constant(-1)}, [&](IrValue task, const IrValues &state) {
-          IrValue panel_group = e.rem(task, e.param(C::panel_groups));
-          IrValue source = e.div(task, e.param(C::panel_groups)); // image, group, block
-          IrValue block = e.rem(source, e.param(C::row_blocks));
-          IrValue image_group = e.div(source, e.param(C::row_blocks));
-          Place at{e.div(image_group, e.param(C::groups)), e.rem(image_group, e.param(C::groups))};
-          IrValue first = e.mul(block, e.param(C::block_rows));
-          IrValue rows = e.minimum(e.param(C::block_rows), e.sub(e.param(C::rows), first));
-          e.when(e.ir.CreateICmpNE(source, state[0]),
-                 [&] { stage_.prepare(e, at, spec_.pool ? first_conv_row(first) : first); });
-          IrValue first_panel = e.mul(panel_group, e.param(C::panels_per_task));
-          IrValue last_panel =
-              e.minimum(e.add(first_panel, e.param(C::panels_per_task)), e.param(C::panels));
-          e.loop(first_panel, last_panel, e.constant(1), [&](IrValue panel) {
-            spec_.pool ? pool(at, panel, first, rows) : store(at, panel, first, rows);
-          });
-          return IrValues{source};
-        });
+    e.loop(e.begin, e.end, e.constant(1), {e.constant(-1)},
+           [&](IrValue task, const IrValues &state) {
+             IrValue panel_group = e.rem(task, e.param(&P::panel_groups));
+             IrValue source = e.div(task, e.param(&P::panel_groups)); // image, group, block
+             IrValue block = e.rem(source, e.param(&P::row_blocks));
+             IrValue image_group = e.div(source, e.param(&P::row_blocks));
+             Place at{e.div(image_group, e.param(&P::groups)),
+                      e.rem(image_group, e.param(&P::groups))};
+             IrValue first = e.mul(block, e.param(&P::block_rows));
+             IrValue rows = e.minimum(e.param(&P::block_rows), e.sub(e.param(&P::rows), first));
+             e.when(e.ir.CreateICmpNE(source, state[0]),
+                    [&] { stage_.prepare(e, at, spec_.pool ? first_conv_row(first) : first); });
+             IrValue first_panel = e.mul(panel_group, e.param(&P::panels_per_task));
+             IrValue last_panel =
+                 e.minimum(e.add(first_panel, e.param(&P::panels_per_task)), e.param(&P::panels));
+             e.loop(first_panel, last_panel, e.constant(1), [&](IrValue panel) {
+               spec_.pool ? pool(at, panel, first, rows) : store(at, panel, first, rows);
+             });
+             return IrValues{source};
+           });
   }
 
 private:
-  IrValue scratch_param(C::PoolParam index) { return e_.param(stage_.end_of_params() + index); }
-  int first_pool_param() const { return stage_.end_of_params() + C::first_pool_param; }
-  IrValue pool_param(PoolSpec::Param index) { return e_.param(first_pool_param() + index); }
+  template <typename... Path> int pool_number(Path... path) const {
+    return stage_.end_of_params() + int(leaf(path...));
+  }
+  template <typename... Path> IrValue pool_param(Path... path) {
+    return e_.param(pool_number(path...));
+  }
   IrValue first_conv_row(IrValue first_pool_row) {
-    return e_.sub(e_.mul(first_pool_row, pool_param(PoolSpec::stride_h)),
-                  pool_param(PoolSpec::pad_top));
+    return e_.sub(e_.mul(first_pool_row, pool_param(&Pool::pool, &PoolSpec::Params::stride_h)),
+                  pool_param(&Pool::pool, &PoolSpec::Params::pad_top));
   }
   IrValue output(const Place &at, IrValue row) {
     Emitter &e = e_;
-    return e.offset(e.operand(C::output), e.add(e.add(e.mul(at.image, e.param(C::out_image)),
-                                                      e.mul(at.group, e.param(C::out_group))),
-                                                e.mul(row, e.param(C::out_row))));
+    return e.offset(e.operand(C::output),
+                    e.add(e.add(e.mul(at.image, e.param(&P::out, &Pitches::image)),
+                                e.mul(at.group, e.param(&P::out_group))),
+                          e.mul(row, e.param(&P::out, &Pitches::row))));
   }
 
   void store(const Place &at, IrValue panel, IrValue first, IrValue rows) {
-    stage_.panel(
-        e_, at, panel,
-        {first, rows, output(at, first), e_.param(C::out_row), e_.param(C::out_pixel), false});
+    stage_.panel(e_, at, panel,
+                 {first, rows, output(at, first), e_.param(&P::out, &Pitches::row),
+                  e_.param(&P::out, &Pitches::pixel), false});
   }
 
   // The panel's rows go into scratch, and from there as pooled rows into the output.
@@ -93,15 +100,15 @@ private:
     IrValue first_conv = first_conv_row(first);
     IrValue lanes = stage_.panel_lanes(e);
     IrValue channel_bytes = e.mul(panel, e.mul(lanes, e.constant(4)));
-    IrValue row_pitch = pool_param(PoolSpec::in_row);
-    IrValue to = e.offset(e.scratch, scratch_param(C::pool_at));
+    IrValue row_pitch = pool_param(&Pool::pool, &PoolSpec::Params::in, &Pitches::row);
+    IrValue to = e.offset(e.scratch, pool_param(&Pool::pool_at));
     // The stage adds the panel's place among the channels, scratch holds one panel.
     stage_.panel(e, at, panel,
-                 {first_conv, scratch_param(C::conv_rows),
+                 {first_conv, pool_param(&Pool::conv_rows),
                   e.offset(to, e.sub(e.constant(0), channel_bytes)), row_pitch,
-                  pool_param(PoolSpec::in_pixel), true});
+                  pool_param(&Pool::pool, &PoolSpec::Params::in, &Pitches::pixel), true});
     IrValue live = e.minimum(e.sub(stage_.channels(e, at), e.mul(panel, lanes)), lanes);
-    PoolRow pooled{.params = e.address_of_param(first_pool_param()), .channels = live};
+    PoolRow pooled{.params = e.address_of_param(pool_number(&Pool::pool)), .channels = live};
     if (spec_.pool->bias) {
       IrValue channel = e.mul(e.mul(at.group, stage_.channels(e)), e.constant(4));
       pooled.bias = e.offset(e.operand(C::pool_bias), e.add(channel, channel_bytes));

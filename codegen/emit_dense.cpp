@@ -8,6 +8,7 @@ namespace lathe::core {
 namespace {
 
 using D = DenseSpec;
+using P = DenseSpec::Params;
 
 // Dot products of every one of `xs` with the `rows` given rows, of each of `xs` a vector. Each dot
 // product keeps D::accumulators vectors, filled round robin; they are added pairwise, then the
@@ -82,13 +83,13 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
   const int extra = int(operands_of(spec.post));
   const int first_post = D::bias_operand + spec.bias;
   Emitter e(module, target, name, size_t(first_post + extra));
-  IrValue outputs = e.param(D::outputs), depth = e.param(D::depth);
+  IrValue outputs = e.param(&P::outputs), depth = e.param(&P::depth);
   IrValue row_bytes = e.mul(depth, e.constant(4));
   constexpr int64_t together = 2; // images that share what is read of the weights
   IrValue sums = e.local(llvm::ArrayType::get(e.vector(), together));
 
-  auto place = [&](D::Param pitch, IrValue base, IrValue image) {
-    return e.offset(base, e.mul(image, e.param(pitch)));
+  auto place = [&](IrValue pitch, IrValue base, IrValue image) {
+    return e.offset(base, e.mul(image, pitch));
   };
   // What becomes of the sums of `count` rows for one image.
   auto finish = [&](IrValue row, IrValue count, IrValue image, IrValue value) {
@@ -98,11 +99,12 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
       value = e.ir.CreateFAdd(
           value, e.load(e.vector(), e.offset(e.operand(D::bias_operand), bytes), mask));
     value = emit_steps(e, spec.post, value, [&](int i) {
-      const auto pitch = D::Param(D::first_post_pitch + i);
+      IrValue pitch = e.param(int(leaves<P>()) + i);
       return e.load(e.vector(), e.offset(place(pitch, e.operand(first_post + i), image), bytes),
                     mask);
     });
-    e.store(value, e.offset(place(D::out_image, e.operand(D::output), image), bytes), mask);
+    e.store(value, e.offset(place(e.param(&P::out_image), e.operand(D::output), image), bytes),
+            mask);
   };
   // The sums of four rows for `images` images from number `image` on, so many rows at once that
   // their accumulators and what they read fill the registers.
@@ -112,7 +114,8 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
     for (int64_t r = 0; r < D::rows; r += at_once) {
       IrValues all;
       for (int64_t i = 0; i < images; ++i)
-        all.push_back(place(D::in_image, e.operand(D::input), e.add(image, e.constant(i))));
+        all.push_back(
+            place(e.param(&P::in_image), e.operand(D::input), e.add(image, e.constant(i))));
       for (int64_t k = r; k < r + at_once; ++k) { // behind the last row: that again, not stored
         IrValue clamped = e.minimum(e.add(row, e.constant(k)), e.sub(outputs, e.constant(1)));
         all.push_back(e.offset(e.operand(D::weights), e.mul(clamped, row_bytes)));
@@ -123,7 +126,7 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
     }
   };
   // A vector of rows, or, since more images come back to them, no more than stay in a cache.
-  IrValue images = e.param(D::images);
+  IrValue images = e.param(&P::images);
   IrValue at_once = e.ir.CreateSelect(e.ir.CreateICmpSLE(images, e.constant(together)),
                                       e.constant(e.target.lanes()), e.constant(D::rows));
   auto some_rows = [&](IrValue row, IrValue count, IrValue image, int64_t images_together) {
@@ -135,7 +138,7 @@ void emit(const DenseSpec &spec, const Target &target, const std::string &name,
              e.load(e.vector(), e.offset(sums, i * e.target.vector_bytes)));
   };
 
-  IrValue block_rows = e.param(D::block_rows);
+  IrValue block_rows = e.param(&P::block_rows);
   e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
     IrValue first = e.mul(task, block_rows);
     IrValue last = e.minimum(e.add(first, block_rows), outputs);

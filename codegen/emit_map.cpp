@@ -7,25 +7,26 @@ namespace lathe::core {
 
 namespace {
 
+using P = MapSpec::Params; // also what GatherSpec's begin with
+
 IrValue stride(Emitter &e, int operand, int64_t dimension) {
-  return e.param(MapSpec::first_stride + int(MapSpec::rank) * operand + int(dimension));
+  return e.param(int(leaves<P>() + loop_count * size_t(operand)) + int(dimension));
 }
 
 // What MapSpec and GatherSpec share: bases of all operands for the first of the rows that a task
 // covers, and how many it does.
 void each_task(Emitter &e, int operands,
                const std::function<void(const IrValues &bases, IrValue rows)> &body) {
-  using M = MapSpec;
-  IrValue tasks_per_outer = e.param(M::tasks_per_outer), per_task = e.param(M::rows_per_task);
+  IrValue tasks_per_outer = e.param(&P::tasks_per_outer), per_task = e.param(&P::rows_per_task);
   e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
     IrValue chunk = e.rem(task, tasks_per_outer), rest = e.div(task, tasks_per_outer);
     IrValues outer(4);
     for (int64_t d = 3; d >= 0; --d) {
-      outer[size_t(d)] = e.rem(rest, e.param(M::extent0 + int(d)));
-      rest = e.div(rest, e.param(M::extent0 + int(d)));
+      outer[size_t(d)] = e.rem(rest, e.param(&P::extents, size_t(d)));
+      rest = e.div(rest, e.param(&P::extents, size_t(d)));
     }
     IrValue first = e.mul(chunk, per_task);
-    IrValue last = e.minimum(e.add(first, per_task), e.param(M::extent0 + 4));
+    IrValue last = e.minimum(e.add(first, per_task), e.param(&P::extents, 4));
     IrValues bases;
     for (int i = 0; i < operands; ++i) {
       IrValue bytes = e.mul(first, stride(e, i, 4));
@@ -52,7 +53,7 @@ void each_row(Emitter &e, const IrValues &bases, IrValue rows,
 void each_element(Emitter &e, const IrValues &bases, IrValue length,
                   const std::function<void(const IrValues &addresses)> &body) {
   IrValues strides;
-  for (size_t i = 0; i < bases.size(); ++i) strides.push_back(stride(e, int(i), MapSpec::rank - 1));
+  for (size_t i = 0; i < bases.size(); ++i) strides.push_back(stride(e, int(i), loop_count - 1));
   e.loop(e.constant(0), length, e.constant(1), bases, [&](IrValue, const IrValues &addresses) {
     body(addresses);
     IrValues next;
@@ -66,7 +67,6 @@ void each_element(Emitter &e, const IrValues &bases, IrValue length,
 
 void emit(const MapSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
-  using M = MapSpec;
   const int count = static_cast<int>(spec.operands.size());
   Emitter e(module, target, name, size_t(count));
   // The steps, on f32, or on whole numbers; then perhaps a cast.
@@ -104,7 +104,7 @@ void emit(const MapSpec &spec, const Target &target, const std::string &name,
     e.store(value, e.offset(bases.back(), bytes), mask);
   };
 
-  IrValue length = e.param(M::extent0 + 5);
+  IrValue length = e.param(&P::extents, 5);
   auto row = [&](const IrValues &bases) {
     if (vectors && std::ranges::count(spec.operands, Inner::strided) == 0)
       return e.for_lanes(length, [&](IrValue first, IrValue mask) { vector(bases, first, mask); });
@@ -136,7 +136,8 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   using G = GatherSpec;
   Emitter e(module, target, name, 3);
-  IrValue zero = e.constant(0), extent = e.param(G::axis_extent), pitch = e.param(G::axis_stride);
+  IrValue zero = e.constant(0), extent = e.param(&G::Params::axis_extent),
+          pitch = e.param(&G::Params::axis_stride);
   // The byte offset along the axis that the index at `at` stands for.
   auto along_axis = [&](IrValue at) {
     llvm::Type *type = e.type_of(spec.indices_type);
@@ -146,7 +147,7 @@ void emit(const GatherSpec &spec, const Target &target, const std::string &name,
     return e.mul(e.minimum(e.maximum(wrapped, zero), e.sub(extent, e.constant(1))), pitch);
   };
   llvm::Type *element = e.ir.getIntNTy(unsigned(8 * spec.element_bytes));
-  IrValue length = e.param(G::extent0 + 5);
+  IrValue length = e.param(&P::extents, 5);
   auto row = [&](const IrValues &bases) {
     if (spec.rows) {
       IrValue from = e.offset(bases[G::input], along_axis(bases[G::indices]));

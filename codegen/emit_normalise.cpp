@@ -8,9 +8,11 @@ namespace lathe::core {
 void emit(const LrnSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   using L = LrnSpec;
+  using P = LrnSpec::Params;
   Emitter e(module, target, name, 2);
   IrValue one = e.constant(1), four = e.constant(4), zero = e.constant(0);
-  IrValue channels = e.param(L::channels), before = e.param(L::before), after = e.param(L::after);
+  IrValue channels = e.param(&P::channels), before = e.param(&P::before),
+          after = e.param(&P::after);
 
   // A pixel's channels lie in scratch with zeros before and behind them: whole vectors, since what
   // lies behind the last channel is zero as well.
@@ -37,24 +39,25 @@ void emit(const LrnSpec &spec, const Target &target, const std::string &name,
 
   clear();
   e.loop(e.begin, e.end, one, [&](IrValue task) {
-    IrValue row = e.rem(task, e.param(L::rows)), image = e.div(task, e.param(L::rows));
-    IrValue in = e.offset(e.operand(L::input), e.add(e.mul(image, e.param(L::in_image)),
-                                                     e.mul(row, e.param(L::in_row))));
-    IrValue out = e.offset(e.operand(L::output), e.add(e.mul(image, e.param(L::out_image)),
-                                                       e.mul(row, e.param(L::out_row))));
-    IrValue cols = e.param(L::cols), together = e.constant(L::together);
+    IrValue row = e.rem(task, e.param(&P::rows)), image = e.div(task, e.param(&P::rows));
+    IrValue in = e.offset(e.operand(L::input), e.add(e.mul(image, e.param(&P::in, &Pitches::image)),
+                                                     e.mul(row, e.param(&P::in, &Pitches::row))));
+    IrValue out =
+        e.offset(e.operand(L::output), e.add(e.mul(image, e.param(&P::out, &Pitches::image)),
+                                             e.mul(row, e.param(&P::out, &Pitches::row))));
+    IrValue cols = e.param(&P::cols), together = e.constant(L::together);
     e.loop(zero, cols, together, [&](IrValue column) {
       IrValue pixels = e.minimum(together, e.sub(cols, column));
       e.loop(pixels, [&](IrValue p) {
         IrValue line = line_of(p);
-        IrValue from = e.offset(in, e.mul(e.add(column, p), e.param(L::in_pixel)));
+        IrValue from = e.offset(in, e.mul(e.add(column, p), e.param(&P::in, &Pitches::pixel)));
         e.for_lanes(channels, [&](IrValue first, IrValue mask) {
           e.store(e.load(e.vector(), at(from, first), mask), at(line, first));
         });
       });
       e.loop(pixels, [&](IrValue p) {
         IrValue line = line_of(p);
-        IrValue to = e.offset(out, e.mul(e.add(column, p), e.param(L::out_pixel)));
+        IrValue to = e.offset(out, e.mul(e.add(column, p), e.param(&P::out, &Pitches::pixel)));
         e.for_lanes(channels,
                     [&](IrValue first, IrValue mask) { normalise(line, to, first, mask); });
       });
@@ -68,12 +71,13 @@ namespace {
 // Where a task's line begins in the input and output of a softmax or arg kernel.
 std::pair<IrValue, IrValue> line(Emitter &e, IrValue task) {
   using S = SoftmaxSpec;
+  using P = SoftmaxSpec::Params;
   IrValue in = e.operand(S::input), out = e.operand(S::output), rest = task;
-  for (int64_t d = S::rank - 1; d >= 0; --d) {
-    IrValue extent = e.param(S::extent0 + int(d)), index = e.rem(rest, extent);
+  for (size_t d = loop_count; d-- > 0;) {
+    IrValue extent = e.param(&P::extents, d), index = e.rem(rest, extent);
     rest = e.div(rest, extent);
-    in = e.offset(in, e.mul(index, e.param(S::in_stride0 + int(d))));
-    out = e.offset(out, e.mul(index, e.param(S::out_stride0 + int(d))));
+    in = e.offset(in, e.mul(index, e.param(&P::in_strides, d)));
+    out = e.offset(out, e.mul(index, e.param(&P::out_strides, d)));
   }
   return {in, out};
 }
@@ -83,13 +87,13 @@ std::pair<IrValue, IrValue> line(Emitter &e, IrValue task) {
 // softmax: exp(x - max) / sum; log softmax: x - max - log(sum).
 void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
-  using S = SoftmaxSpec;
+  using P = SoftmaxSpec::Params;
   Emitter e(module, target, name, 2);
-  IrValue one = e.constant(1), four = e.constant(4), length = e.param(S::length);
+  IrValue one = e.constant(1), four = e.constant(4), length = e.param(&P::length);
   llvm::Type *type = spec.contiguous ? e.vector() : e.f32;
   const double lowest = -std::numeric_limits<double>::infinity();
-  IrValue in_step = spec.contiguous ? four : e.param(S::in_step);
-  IrValue out_step = spec.contiguous ? four : e.param(S::out_step);
+  IrValue in_step = spec.contiguous ? four : e.param(&P::in_step);
+  IrValue out_step = spec.contiguous ? four : e.param(&P::out_step);
 
   // For every element, or vector of them.
   using Body = std::function<void(IrValue first, IrValue mask)>;
@@ -160,10 +164,10 @@ void emit(const SoftmaxSpec &spec, const Target &target, const std::string &name
 
 void emit(const ArgSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
-  using A = ArgSpec;
+  using P = ArgSpec::Params;
   Emitter e(module, target, name, 2);
   IrValue zero = e.constant(0), one = e.constant(1);
-  IrValue length = e.param(A::length), in_step = e.param(A::in_step);
+  IrValue length = e.param(&P::length), in_step = e.param(&P::in_step);
   e.loop(e.begin, e.end, one, [&](IrValue task) {
     auto [in, out] = line(e, task);
     auto at = [&](IrValue i) { return e.load(e.f32, e.offset(in, e.mul(i, in_step))); };
@@ -184,7 +188,7 @@ void emit(const ArgSpec &spec, const Target &target, const std::string &name,
       e.ir.CreateAlignedStore(found[1], out, llvm::Align(8));
       return;
     }
-    IrValue out_step = e.param(A::out_step);
+    IrValue out_step = e.param(&P::out_step);
     e.loop(length, [&](IrValue i) {
       IrValue value = e.ir.CreateUIToFP(e.ir.CreateICmpEQ(i, found[1]), e.f32);
       e.store(value, e.offset(out, e.mul(i, out_step)));
@@ -196,9 +200,10 @@ void emit(const ArgSpec &spec, const Target &target, const std::string &name,
 void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   using R = ReduceSpec;
+  using P = ReduceSpec::Params;
   Emitter e(module, target, name, 2);
   IrValue one = e.constant(1), four = e.constant(4);
-  const int last = int(R::rank) - 1;
+  constexpr size_t last = loop_count - 1;
 
   llvm::Type *type = spec.vector ? e.vector() : e.f32;
   constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -215,7 +220,7 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
             e.nan_or(x, held[1])};
   };
   IrValue count = one;
-  for (int d = 0; d < R::rank; ++d) count = e.mul(count, e.param(R::reduced0 + d));
+  for (size_t d = 0; d < loop_count; ++d) count = e.mul(count, e.param(&P::reduced, d));
   auto finish = [&](const IrValues &held) {
     if (spec.kind == ReduceKind::prod) return held[0];
     if (!sums) return e.nan_or(held[1], held[0]);
@@ -226,10 +231,10 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
     return e.ir.CreateFPTrunc(mean ? e.ir.CreateFDiv(total, divisor) : total, type);
   };
   // Reduces one element (or vector) over all reduced loops, outermost first.
-  std::function<IrValues(int, IrValue, IrValues, IrValue)> reduce_over =
-      [&](int dimension, IrValue at, IrValues held, IrValue mask) -> IrValues {
-    IrValue extent = e.param(R::reduced0 + dimension);
-    IrValue stride = e.param(R::reduced_stride0 + dimension);
+  std::function<IrValues(size_t, IrValue, IrValues, IrValue)> reduce_over =
+      [&](size_t dimension, IrValue at, IrValues held, IrValue mask) -> IrValues {
+    IrValue extent = e.param(&P::reduced, dimension);
+    IrValue stride = e.param(&P::reduced_strides, dimension);
     auto place = [&](IrValue i) { return e.offset(at, e.mul(i, stride)); };
     auto load = [&](IrValue i) { return e.load(type, place(i), mask); };
     if (dimension == last && sums)
@@ -244,13 +249,13 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
 
   e.loop(e.begin, e.end, one, [&](IrValue task) {
     IrValue in = e.operand(R::input), out = e.operand(R::output), rest = task;
-    for (int d = last - 1; d >= 0; --d) {
-      IrValue extent = e.param(R::extent0 + d), index = e.rem(rest, extent);
+    for (size_t d = last; d-- > 0;) {
+      IrValue extent = e.param(&P::extents, d), index = e.rem(rest, extent);
       rest = e.div(rest, extent);
-      in = e.offset(in, e.mul(index, e.param(R::in_stride0 + d)));
-      out = e.offset(out, e.mul(index, e.param(R::out_stride0 + d)));
+      in = e.offset(in, e.mul(index, e.param(&P::in_strides, d)));
+      out = e.offset(out, e.mul(index, e.param(&P::out_strides, d)));
     }
-    IrValue length = e.param(R::extent0 + last);
+    IrValue length = e.param(&P::extents, last);
     auto reduce = [&](IrValue from, IrValue to, IrValue mask) {
       e.store(finish(reduce_over(0, from, start(), mask)), to, mask);
     };
@@ -260,8 +265,8 @@ void emit(const ReduceSpec &spec, const Target &target, const std::string &name,
       });
     } else {
       e.loop(length, [&](IrValue i) {
-        reduce(e.offset(in, e.mul(i, e.param(R::in_stride0 + last))),
-               e.offset(out, e.mul(i, e.param(R::out_stride0 + last))), nullptr);
+        reduce(e.offset(in, e.mul(i, e.param(&P::in_strides, last))),
+               e.offset(out, e.mul(i, e.param(&P::out_strides, last))), nullptr);
       });
     }
   });

@@ -5,9 +5,12 @@
 
 namespace lathe::core {
 
-using P = PoolSpec;
+using P = PoolSpec::Params;
 
 namespace {
+
+// Where the Pitches of a post operand begin.
+int post_pitches(int operand) { return int(leaves<P>()) + int(leaves<Pitches>()) * operand; }
 
 // In the row's own function, where the parameters are the pool's.
 void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
@@ -16,7 +19,7 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
   const bool max = spec.kind == PoolKind::max;
   constexpr double infinity = std::numeric_limits<double>::infinity();
   IrValue zero = e.constant(0), one = e.constant(1), four = e.constant(4);
-  auto param = [&](int index) { return e.param(index); };
+  auto param = [&](auto... path) { return e.param(path...); };
 
   // The taps [first, last) of a window at `start` that fall on [low, high), `dilation` apart.
   struct Range {
@@ -33,13 +36,14 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
   };
 
   // Read before the loops: LLVM does not take loads out of loops that may have no step.
-  IrValue dilation_h = spec.dilated ? param(P::dilation_h) : one;
-  IrValue dilation_w = spec.dilated ? param(P::dilation_w) : one;
-  IrValue in_row = param(P::in_row), in_pixel = param(P::in_pixel), in_cols = param(P::in_cols);
-  IrValue stride_w = param(P::stride_w), pad_left = param(P::pad_left);
-  IrValue out_cols = param(P::out_cols), out_pixel = param(P::out_pixel);
+  IrValue dilation_h = spec.dilated ? param(&P::dilation_h) : one;
+  IrValue dilation_w = spec.dilated ? param(&P::dilation_w) : one;
+  IrValue in_row = param(&P::in, &Pitches::row), in_pixel = param(&P::in, &Pitches::pixel),
+          in_cols = param(&P::in_cols);
+  IrValue stride_w = param(&P::stride_w), pad_left = param(&P::pad_left);
+  IrValue out_cols = param(&P::out_cols), out_pixel = param(&P::out, &Pitches::pixel);
   IrValue tap_row = e.mul(dilation_h, in_row), tap_pixel = e.mul(dilation_w, in_pixel);
-  IrValue y = e.sub(e.mul(row, param(P::stride_h)), param(P::pad_top));
+  IrValue y = e.sub(e.mul(row, param(&P::stride_h)), param(&P::pad_top));
 
   // One window for all channels; `fold` goes over its taps.
   struct Window {
@@ -69,8 +73,8 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
       if (spec.blocked) result = e.ir.CreateFPTrunc(result, e.vector());
       if (spec.bias) result = e.ir.CreateFAdd(result, vector(bias));
       result = emit_steps(e, spec.post, result, [&](int i) {
-        return vector(
-            e.offset(post[size_t(i)], e.mul(w.column, param(P::first_post_pitch + 3 * i + 2))));
+        IrValue pitch = e.param(post_pitches(i) + int(leaf(&Pitches::pixel)));
+        return vector(e.offset(post[size_t(i)], e.mul(w.column, pitch)));
       });
       e.store(result, e.offset(w.out, bytes), mask);
     });
@@ -83,7 +87,7 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
     first = e.minimum(e.div(e.add(pad_left, e.sub(stride_w, one)), stride_w), out_cols);
     IrValue rows_inside =
         e.ir.CreateAnd(e.ir.CreateICmpSGE(y, zero),
-                       e.ir.CreateICmpSLE(e.add(y, e.constant(h)), param(P::in_rows)));
+                       e.ir.CreateICmpSLE(e.add(y, e.constant(h)), param(&P::in_rows)));
     IrValue last_start = e.sub(e.add(in_cols, pad_left), e.constant(w));
     IrValue end = e.minimum(e.add(e.div(e.maximum(last_start, zero), stride_w), one), out_cols);
     IrValue any = e.ir.CreateAnd(rows_inside, e.ir.CreateICmpSGE(last_start, zero));
@@ -102,19 +106,19 @@ void compute(Emitter &e, const PoolSpec &spec, const PoolRow &at) {
     });
   }
   // The others.
-  Range rows = clip(y, param(P::kernel_h), dilation_h, zero, param(P::in_rows));
+  Range rows = clip(y, param(&P::kernel_h), dilation_h, zero, param(&P::in_rows));
   e.loop(e.sub(out_cols, inside), [&](IrValue number) {
     IrValue skipped = e.ir.CreateSelect(e.ir.CreateICmpSGE(number, first), inside, zero);
     IrValue column = e.add(number, skipped);
     IrValue x = e.sub(e.mul(column, stride_w), pad_left);
-    Range cols = clip(x, param(P::kernel_w), dilation_w, zero, in_cols);
+    Range cols = clip(x, param(&P::kernel_w), dilation_w, zero, in_cols);
     Range counted_rows = rows, counted_cols = cols;
     if (spec.count_include_pad) {
-      IrValue top = e.sub(zero, param(P::pad_top)), left = e.sub(zero, pad_left);
+      IrValue top = e.sub(zero, param(&P::pad_top)), left = e.sub(zero, pad_left);
       counted_rows =
-          clip(y, param(P::kernel_h), dilation_h, top, e.add(top, param(P::padded_rows)));
+          clip(y, param(&P::kernel_h), dilation_h, top, e.add(top, param(&P::padded_rows)));
       counted_cols =
-          clip(x, param(P::kernel_w), dilation_w, left, e.add(left, param(P::padded_cols)));
+          clip(x, param(&P::kernel_w), dilation_w, left, e.add(left, param(&P::padded_cols)));
     }
     IrValue taps = e.mul(e.sub(counted_rows.last, counted_rows.first),
                          e.sub(counted_cols.last, counted_cols.first));
@@ -167,23 +171,23 @@ void PoolRow::emit(Emitter &kernel, const PoolSpec &spec) const {
 void emit(const PoolSpec &spec, const Target &target, const std::string &name,
           llvm::Module &module) {
   const int pre = int(operands_of(spec.pre)), post = int(operands_of(spec.post));
-  Emitter e(module, target, name, size_t(P::first_vector + spec.bias + pre + post));
-  int next = P::first_vector;
-  PoolRow pool{.params = e.address_of_param(0), .channels = e.param(P::channels)};
+  Emitter e(module, target, name, size_t(PoolSpec::first_vector + spec.bias + pre + post));
+  int next = PoolSpec::first_vector;
+  PoolRow pool{.params = e.address_of_param(0), .channels = e.param(&P::channels)};
   if (spec.bias) pool.bias = e.operand(next++);
   for (int i = 0; i < pre; ++i) pool.pre.push_back(e.operand(next++));
   e.loop(e.begin, e.end, e.constant(1), [&](IrValue task) {
-    IrValue row = e.rem(task, e.param(P::out_rows)), image = e.div(task, e.param(P::out_rows));
+    IrValue row = e.rem(task, e.param(&P::out_rows)), image = e.div(task, e.param(&P::out_rows));
     auto place = [&](int operand, int pitches) { // of the image and the row
-      return e.offset(e.operand(operand),
-                      e.add(e.mul(image, e.param(pitches)), e.mul(row, e.param(pitches + 1))));
+      auto pitch = [&](auto member) { return e.param(pitches + int(leaf(member))); };
+      return e.offset(e.operand(operand), e.add(e.mul(image, pitch(&Pitches::image)),
+                                                e.mul(row, pitch(&Pitches::row))));
     };
     pool.post.clear();
-    for (int i = 0; i < post; ++i)
-      pool.post.push_back(place(next + i, P::first_post_pitch + 3 * i));
+    for (int i = 0; i < post; ++i) pool.post.push_back(place(next + i, post_pitches(i)));
     pool.row = row;
-    pool.in = e.offset(e.operand(P::input), e.mul(image, e.param(P::in_image)));
-    pool.out = place(P::output, P::out_image);
+    pool.in = e.offset(e.operand(PoolSpec::input), e.mul(image, e.param(&P::in, &Pitches::image)));
+    pool.out = place(PoolSpec::output, int(leaf(&P::out)));
     pool.emit(e, spec);
   });
   e.ir.CreateRetVoid();

@@ -39,7 +39,12 @@ public:
   llvm::Type *type_of(DType dtype) const; // i8 for a bool
   IrValue operand(int index);             // an address
   IrValue param(int index);               // an i64
-  IrValue address_of_operand(int index);  // where it is listed
+  // A member of the spec's Params, or of a member of that: param(&Params::in, &Pitches::row).
+  template <typename Struct, typename Member, typename... Rest>
+  IrValue param(Member Struct::*member, Rest... rest) {
+    return param(int(leaf(member, rest...)));
+  }
+  IrValue address_of_operand(int index); // where it is listed
   IrValue address_of_param(int index);
   IrValue load_invariant(llvm::Type *type, IrValue pointer); // of what nobody writes meanwhile
   IrValue constant(int64_t value) const;

@@ -7,6 +7,7 @@
 #include "ir/target.h"
 #include "ir/winograd.h"
 
+#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -22,6 +23,7 @@ struct Affine {
   int64_t at(int64_t images) const { return per_image * images + fixed; }
   bool operator==(const Affine &) const = default;
 };
+constexpr Affine fixed(int64_t value) { return {0, value}; }
 
 enum class Space : uint8_t { weights, arena, input, output };
 
@@ -37,10 +39,21 @@ struct View {
   bool operator==(const View &) const = default;
 };
 
-// --- Kernel specs: everything that affects bits or code, listed in `fields()`. Sizes and pitches
-// are run-time parameters, so that layers of different shapes share a kernel. `args` of each struct
-// below names the kernel's operands and parameters in order; planner and code generator share these
-// lists.
+// --- Kernel specs: everything that affects bits or code, listed in `fields()`. What layers of
+// different shapes differ in are run-time parameters: the struct `Params` of each spec, which the
+// planner fills in and generated code reads, member by member; `Kernel::params` holds their leaves.
+
+// Bytes from an image, a row and a pixel to the next.
+struct Pitches {
+  Affine image, row, pixel;
+  static constexpr auto fields() {
+    return std::make_tuple(field("image", &Pitches::image), field("row", &Pitches::row),
+                           field("pixel", &Pitches::pixel));
+  }
+};
+// Nested loops, outermost first, as extents or as bytes from step to step.
+inline constexpr size_t loop_count = 6;
+using Loops = std::array<Affine, loop_count>;
 
 // Sums of many terms are those of blocks: up to so many terms, in order, in f32, the blocks' sums
 // in float64. The error then does not grow with the number of blocks (Higham 1993, "The accuracy of
@@ -71,29 +84,23 @@ struct PoolSpec {
   static constexpr std::string_view name = "pool_f32";
   enum Operand { input, output, first_vector }; // bias, operands of pre and of post
   // Tasks: output rows of every image. The padded extents bound count_include_pad's divisor.
-  enum Param {
-    out_rows,
-    out_cols,
-    channels,
-    in_rows,
-    in_cols,
-    kernel_h,
-    kernel_w,
-    stride_h,
-    stride_w,
-    dilation_h,
-    dilation_w,
-    pad_top,
-    pad_left,
-    padded_rows,
-    padded_cols,
-    in_image,
-    in_row,
-    in_pixel,
-    out_image,
-    out_row,
-    out_pixel,
-    first_post_pitch // image, row, pixel per post operand
+  struct Params { // behind them, of every post operand its Pitches
+    Affine out_rows, out_cols, channels, in_rows, in_cols;
+    Affine kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    Affine padded_rows, padded_cols;
+    Pitches in, out;
+    static constexpr auto fields() {
+      return std::make_tuple(
+          field("out_rows", &Params::out_rows), field("out_cols", &Params::out_cols),
+          field("channels", &Params::channels), field("in_rows", &Params::in_rows),
+          field("in_cols", &Params::in_cols), field("kernel_h", &Params::kernel_h),
+          field("kernel_w", &Params::kernel_w), field("stride_h", &Params::stride_h),
+          field("stride_w", &Params::stride_w), field("dilation_h", &Params::dilation_h),
+          field("dilation_w", &Params::dilation_w), field("pad_top", &Params::pad_top),
+          field("pad_left", &Params::pad_left), field("padded_rows", &Params::padded_rows),
+          field("padded_cols", &Params::padded_cols), field("in", &Params::in),
+          field("out", &Params::out));
+    }
   };
 };
 
@@ -169,88 +176,125 @@ struct ConvSpec {
   // depends on no other element of a post operand than its own.
   enum Operand { output, pool_bias };
   enum StageOperand { weights, first_vector }; // then bias, operands of pre, operands of post
-  // Parameters: of the kernel, of every convolution in that order, of the pool. Strides and pitches
-  // in bytes. Where a panel holds several groups, "group" means all those of a panel, of which the
-  // last may have fewer channels. Tasks: image, group, block of rows (of the pool's, if there is
-  // one), group of panels; the last varies fastest.
-  enum Param {
-    groups,
-    row_blocks,
-    panel_groups,
-    rows,
-    block_rows,
-    panels,
-    panels_per_task,
-    out_image,
-    out_row,
-    out_pixel,
-    out_group,
-    first_stage_param
+  // Parameters: Params; of every convolution in that order StageParams, PostPitches of each post
+  // operand and, if it goes by Winograd, WinogradParams; PoolParams, if there is a pool. Strides
+  // and pitches are bytes. Where a panel holds several groups, "group" means all those of a panel,
+  // of which the last may have fewer channels. Tasks: image, group, block of rows (of the pool's,
+  // if there is one), group of panels; the last varies fastest.
+  struct Params {
+    Affine groups, row_blocks, panel_groups;
+    Affine rows, block_rows;
+    Affine panels, panels_per_task;
+    Pitches out;
+    Affine out_group;
+    static constexpr auto fields() {
+      return std::make_tuple(
+          field("groups", &Params::groups), field("row_blocks", &Params::row_blocks),
+          field("panel_groups", &Params::panel_groups), field("rows", &Params::rows),
+          field("block_rows", &Params::block_rows), field("panels", &Params::panels),
+          field("panels_per_task", &Params::panels_per_task), field("out", &Params::out),
+          field("out_group", &Params::out_group));
+    }
   };
-  enum StageParam {
-    stage_rows, // of its whole result
-    tiles,
-    large_tiles,
-    stage_panels,
-    channels,       // output channels of a group
-    all_channels,   // of all groups
-    src_row_step,   // per output row, in the source of the product (scratch or input)
-    src_pixel_step, // per output pixel
-    tap_rows,
-    tap_row_pitch,
-    tap_cols,
-    tap_col_pitch, // if the source's channels lie apart, from one to the next
-    depth,         // loops of the product
-    row_stride,    // prologue: input rows per output row
-    pad_top,
-    pad_left,
-    in_rows,
-    in_cols,
-    in_channels,
-    all_in_channels,
-    scratch_at, // where its source lies in scratch, and the padded extents there
-    scratch_rows,
-    scratch_cols,
-    in_image, // the input as it lies
-    in_row,
-    in_pixel,
-    in_channel,
-    in_group,
-    rows_run_on,  // 1: a row of it is one run of elements, as it is in scratch
-    weight_panel, // bytes per panel, and per group, of weights and of biases
-    weight_group,
-    bias_group,
+  struct StageParams {
+    Affine stage_rows; // of its whole result
+    Affine tiles, large_tiles;
+    Affine stage_panels;
+    Affine channels;       // output channels of a group
+    Affine all_channels;   // of all groups
+    Affine src_row_step;   // per output row, in the source of the product (scratch or input)
+    Affine src_pixel_step; // per output pixel
+    Affine tap_rows, tap_row_pitch, tap_cols;
+    Affine tap_col_pitch; // if the source's channels lie apart, from one to the next
+    Affine depth;         // loops of the product
+    Affine row_stride;    // prologue: input rows per output row
+    Affine pad_top, pad_left;
+    Affine in_rows, in_cols, in_channels, all_in_channels;
+    Affine scratch_at; // where its source lies in scratch, and the padded extents there
+    Affine scratch_rows, scratch_cols;
+    Pitches in; // the input as it lies
+    Affine in_channel, in_group;
+    Affine rows_run_on; // 1: a row of it is one run of elements, as it is in scratch
+    Affine weight_panel, weight_group, bias_group; // bytes per panel, and per group
     // What is fetched of the weights while others are used, in bytes: how far ahead of them, per
     // row (by Winograd, point), per register tile, per step over K.
-    fetch_ahead,
-    fetch_row,
-    fetch_call,
-    fetch_step,
-    first_post_pitch // image, row, pixel, group per post operand
+    Affine fetch_ahead, fetch_row, fetch_call, fetch_step;
+    static constexpr auto fields() {
+      return std::make_tuple(
+          field("stage_rows", &StageParams::stage_rows), field("tiles", &StageParams::tiles),
+          field("large_tiles", &StageParams::large_tiles),
+          field("stage_panels", &StageParams::stage_panels),
+          field("channels", &StageParams::channels),
+          field("all_channels", &StageParams::all_channels),
+          field("src_row_step", &StageParams::src_row_step),
+          field("src_pixel_step", &StageParams::src_pixel_step),
+          field("tap_rows", &StageParams::tap_rows),
+          field("tap_row_pitch", &StageParams::tap_row_pitch),
+          field("tap_cols", &StageParams::tap_cols),
+          field("tap_col_pitch", &StageParams::tap_col_pitch), field("depth", &StageParams::depth),
+          field("row_stride", &StageParams::row_stride), field("pad_top", &StageParams::pad_top),
+          field("pad_left", &StageParams::pad_left), field("in_rows", &StageParams::in_rows),
+          field("in_cols", &StageParams::in_cols), field("in_channels", &StageParams::in_channels),
+          field("all_in_channels", &StageParams::all_in_channels),
+          field("scratch_at", &StageParams::scratch_at),
+          field("scratch_rows", &StageParams::scratch_rows),
+          field("scratch_cols", &StageParams::scratch_cols), field("in", &StageParams::in),
+          field("in_channel", &StageParams::in_channel), field("in_group", &StageParams::in_group),
+          field("rows_run_on", &StageParams::rows_run_on),
+          field("weight_panel", &StageParams::weight_panel),
+          field("weight_group", &StageParams::weight_group),
+          field("bias_group", &StageParams::bias_group),
+          field("fetch_ahead", &StageParams::fetch_ahead),
+          field("fetch_row", &StageParams::fetch_row),
+          field("fetch_call", &StageParams::fetch_call),
+          field("fetch_step", &StageParams::fetch_step));
+    }
   };
-  // Behind those of a stage that goes by Winograd; its src steps are between tiles of the input,
-  // and `tiles` says how many register tiles those of a full block make. Scratch holds the
-  // transformed tiles as [point][tile][channel], and products as [point][tile][lane of a panel]; if
-  // filters are transformed from their taps, so many channels of a panel at a time, those as
+  struct PostPitches {
+    Pitches place;
+    Affine group;
+    static constexpr auto fields() {
+      return std::make_tuple(field("place", &PostPitches::place),
+                             field("group", &PostPitches::group));
+    }
+  };
+  // The src steps of a stage that goes by Winograd are between tiles of the input, and `tiles` says
+  // how many register tiles those of a full block make. Scratch holds the transformed tiles as
+  // [point][tile][channel], and products as [point][tile][lane of a panel]; if filters are
+  // transformed from their taps, so many channels of a panel at a time, those as
   // [point][channel][lane].
-  enum WinogradParam {
-    tile_rows, // of the whole result
-    tile_cols,
-    whole_tile_rows, // of tiles of which all outputs are wanted
-    whole_tile_cols,
-    block_tile_rows,
-    transformed_at,
-    transformed_tile, // bytes from each to the next
-    transformed_point,
-    products_at,
-    products_point,
-    filter_channels,
-    filters_at,
-    filters_point,
-    winograd_params
+  struct WinogradParams {
+    Affine tile_rows, tile_cols;             // of the whole result
+    Affine whole_tile_rows, whole_tile_cols; // of tiles of which all outputs are wanted
+    Affine block_tile_rows;
+    Affine transformed_at, transformed_tile, transformed_point; // bytes from each to the next
+    Affine products_at, products_point;
+    Affine filter_channels, filters_at, filters_point;
+    static constexpr auto fields() {
+      return std::make_tuple(field("tile_rows", &WinogradParams::tile_rows),
+                             field("tile_cols", &WinogradParams::tile_cols),
+                             field("whole_tile_rows", &WinogradParams::whole_tile_rows),
+                             field("whole_tile_cols", &WinogradParams::whole_tile_cols),
+                             field("block_tile_rows", &WinogradParams::block_tile_rows),
+                             field("transformed_at", &WinogradParams::transformed_at),
+                             field("transformed_tile", &WinogradParams::transformed_tile),
+                             field("transformed_point", &WinogradParams::transformed_point),
+                             field("products_at", &WinogradParams::products_at),
+                             field("products_point", &WinogradParams::products_point),
+                             field("filter_channels", &WinogradParams::filter_channels),
+                             field("filters_at", &WinogradParams::filters_at),
+                             field("filters_point", &WinogradParams::filters_point));
+    }
   };
-  // The pool reads `conv_rows` rows of one panel from scratch; then PoolSpec's parameters.
-  enum PoolParam { pool_at, conv_rows, first_pool_param };
+  struct PoolParams {
+    Affine pool_at, conv_rows; // the pool reads so many rows of one panel from scratch
+    PoolSpec::Params pool;
+    static constexpr auto fields() {
+      return std::make_tuple(field("pool_at", &PoolParams::pool_at),
+                             field("conv_rows", &PoolParams::conv_rows),
+                             field("pool", &PoolParams::pool));
+    }
+  };
 
   int64_t panel() const { return tile_vectors * lanes; } // output channels
   ConvSpec of_last_panel() const {
@@ -262,8 +306,14 @@ struct ConvSpec {
   size_t stage_operands() const {
     return first_vector + bias + operands_of(pre) + operands_of(post);
   }
-  size_t first_winograd_param() const { return first_post_pitch + 4 * operands_of(post); }
-  size_t stage_params() const { return first_winograd_param() + (winograd ? winograd_params : 0); }
+  // Of a stage's parameters, from its first one on.
+  static size_t post_param(size_t operand) {
+    return leaves<StageParams>() + operand * leaves<PostPitches>();
+  }
+  size_t winograd_param() const { return post_param(operands_of(post)); }
+  size_t stage_params() const {
+    return winograd_param() + (winograd ? leaves<WinogradParams>() : 0);
+  }
 };
 
 // Products over row-major weights where they lie; two images share what is read of them:
@@ -280,7 +330,16 @@ struct DenseSpec {
   static constexpr int64_t rows = 4, accumulators = 4;
   enum Operand { input, weights, output, bias_operand, first_post };
   // Tasks: blocks of `block_rows` rows of the weights.
-  enum Param { images, outputs, depth, block_rows, in_image, out_image, first_post_pitch };
+  struct Params { // behind them, of every post operand the bytes from image to image
+    Affine images, outputs, depth, block_rows;
+    Affine in_image, out_image; // bytes
+    static constexpr auto fields() {
+      return std::make_tuple(
+          field("images", &Params::images), field("outputs", &Params::outputs),
+          field("depth", &Params::depth), field("block_rows", &Params::block_rows),
+          field("in_image", &Params::in_image), field("out_image", &Params::out_image));
+    }
+  };
 };
 
 // How the elements of an operand follow each other along the innermost loop.
@@ -307,10 +366,17 @@ struct MapSpec {
                            field("from", &MapSpec::from), field("to", &MapSpec::to));
   }
   static constexpr std::string_view name = "map";
-  static constexpr int64_t rank = 6;
-  // Operands: inputs, then the output. Parameters: six extents, rows per task, then six byte
-  // strides per operand. Tasks: the four outer extents, and the fifth in chunks of rows_per_task.
-  enum Param { extent0, rows_per_task = 6, tasks_per_outer, first_stride };
+  // Operands: inputs, then the output. Tasks: the four outer extents, and the fifth in chunks of
+  // rows_per_task.
+  struct Params { // behind them, of every operand the bytes of its Loops
+    Loops extents;
+    Affine rows_per_task, tasks_per_outer;
+    static constexpr auto fields() {
+      return std::make_tuple(field("extents", &Params::extents),
+                             field("rows_per_task", &Params::rows_per_task),
+                             field("tasks_per_outer", &Params::tasks_per_outer));
+    }
+  };
 };
 
 // y[a..., i..., b...] = x[a..., indices[i...], b...]; negative indices count from the end, and
@@ -326,17 +392,18 @@ struct GatherSpec {
                            field("rows", &GatherSpec::rows));
   }
   static constexpr std::string_view name = "gather";
-  static constexpr int64_t rank = MapSpec::rank;
   enum Operand { input, indices, output };
-  // As a map over the result, with strides of 0 where an operand has no such dimension; then the
+  // As a map over the result, with strides of 0 where an operand has no such dimension; and the
   // indexed axis. Tasks: as a map's.
-  enum Param {
-    extent0,
-    rows_per_task = 6,
-    tasks_per_outer,
-    first_stride,
-    axis_extent = first_stride + 3 * rank,
-    axis_stride
+  struct Params {
+    MapSpec::Params loops;
+    std::array<Loops, 3> strides;
+    Affine axis_extent, axis_stride;
+    static constexpr auto fields() {
+      return std::make_tuple(field("loops", &Params::loops), field("strides", &Params::strides),
+                             field("axis_extent", &Params::axis_extent),
+                             field("axis_stride", &Params::axis_stride));
+    }
   };
 };
 
@@ -353,18 +420,16 @@ struct LrnSpec {
   static constexpr int64_t together = 4;
   enum Operand { input, output };
   // Tasks: rows of every image.
-  enum Param {
-    rows,
-    cols,
-    channels,
-    before,
-    after, // channels before and after that count
-    in_image,
-    in_row,
-    in_pixel,
-    out_image,
-    out_row,
-    out_pixel
+  struct Params {
+    Affine rows, cols, channels;
+    Affine before, after; // channels before and after that count
+    Pitches in, out;
+    static constexpr auto fields() {
+      return std::make_tuple(field("rows", &Params::rows), field("cols", &Params::cols),
+                             field("channels", &Params::channels), field("before", &Params::before),
+                             field("after", &Params::after), field("in", &Params::in),
+                             field("out", &Params::out));
+    }
   };
 };
 
@@ -381,11 +446,18 @@ struct SoftmaxSpec {
                            field("blocked", &SoftmaxSpec::blocked));
   }
   static constexpr std::string_view name = "softmax_f32";
-  static constexpr int64_t rank = 6;
   enum Operand { input, output };
-  // Tasks: lines. Six outer extents, then byte strides of the input and of the output, then the
-  // axis.
-  enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
+  // Tasks: lines.
+  struct Params {
+    Loops extents, in_strides, out_strides; // of lines
+    Affine length, in_step, out_step;       // of the axis
+    static constexpr auto fields() {
+      return std::make_tuple(
+          field("extents", &Params::extents), field("in_strides", &Params::in_strides),
+          field("out_strides", &Params::out_strides), field("length", &Params::length),
+          field("in_step", &Params::in_step), field("out_step", &Params::out_step));
+    }
+  };
 };
 
 // The extreme element's index along an axis, or, for `one_hot`, 1 where it stands and else 0. NaN
@@ -400,10 +472,8 @@ struct ArgSpec {
                            field("one_hot", &ArgSpec::one_hot));
   }
   static constexpr std::string_view name = "arg";
-  static constexpr int64_t rank = SoftmaxSpec::rank;
   enum Operand { input, output };
-  // As a softmax has them.
-  enum Param { extent0, in_stride0 = 6, out_stride0 = 12, length = 18, in_step, out_step };
+  using Params = SoftmaxSpec::Params;
 };
 
 // A reduction over the inner loops, for each of the outer ones. Sums and means: blocks of the
@@ -416,11 +486,18 @@ struct ReduceSpec {
     return std::make_tuple(field("kind", &ReduceSpec::kind), field("vector", &ReduceSpec::vector));
   }
   static constexpr std::string_view name = "reduce";
-  static constexpr int64_t rank = 6;
   enum Operand { input, output };
-  // Kept extents (last one innermost), their byte strides in input and output, reduced extents and
-  // their strides. Tasks: all kept extents but the last.
-  enum Param { extent0, in_stride0 = 6, out_stride0 = 12, reduced0 = 18, reduced_stride0 = 24 };
+  // Tasks: all kept extents but the last, which is the innermost.
+  struct Params {
+    Loops extents, in_strides, out_strides;
+    Loops reduced, reduced_strides;
+    static constexpr auto fields() {
+      return std::make_tuple(
+          field("extents", &Params::extents), field("in_strides", &Params::in_strides),
+          field("out_strides", &Params::out_strides), field("reduced", &Params::reduced),
+          field("reduced_strides", &Params::reduced_strides));
+    }
+  };
 };
 
 using KernelSpec = std::variant<ConvSpec, DenseSpec, MapSpec, GatherSpec, PoolSpec, LrnSpec,
@@ -458,9 +535,9 @@ std::string to_string(const Choice &choice);
 
 struct Kernel {
   KernelSpec spec;
-  std::vector<View> operands; // in the order of the spec's Operand list
-  int output = 0;             // index in `operands` of the one that is written
-  std::vector<Affine> params;
+  std::vector<View> operands;       // in the order of the spec's Operand list
+  int output = 0;                   // index in `operands` of the one that is written
+  std::vector<Affine> params;       // the leaves of the spec's Params
   Affine tasks;                     // independent units of work, numbered from 0
   int64_t grain = 1;                // least number of tasks worth a thread of its own
   int64_t scratch_bytes = 0;        // per thread

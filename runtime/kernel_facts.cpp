@@ -12,27 +12,29 @@ namespace {
 double product_share(const Kernel &kernel) {
   auto *conv = std::get_if<ConvSpec>(&kernel.spec);
   if (!conv || !conv->winograd) return 1;
-  auto param = [&](size_t p) {
-    return double(kernel.params[ConvSpec::first_stage_param + p].fixed);
-  };
+  using W = ConvSpec::WinogradParams;
+  const size_t first = leaves<ConvSpec::Params>() + conv->winograd_param();
+  auto param = [&](Affine W::*member) { return double(kernel.params[first + leaf(member)].fixed); };
   const auto &[outputs, kernel_size, _] = *conv->winograd;
-  const size_t w = conv->first_winograd_param();
   // Of a row or column of tiles, its edge included: points over taps of all outputs.
-  auto share = [&](size_t tiles, size_t whole, int64_t of_tile, int64_t of_edge, int64_t taps) {
-    const double wholes = param(w + whole), edges = param(w + tiles) - wholes;
+  auto share = [&](Affine W::*tiles, Affine W::*whole, int64_t of_tile, int64_t of_edge,
+                   int64_t taps) {
+    const double wholes = param(whole), edges = param(tiles) - wholes;
     return (wholes * double(of_tile + taps - 1) + edges * double(of_edge + taps - 1)) /
            ((wholes * double(of_tile) + edges * double(of_edge)) * double(taps));
   };
   const Size2 edge = conv->edge_outputs;
-  return share(ConvSpec::tile_rows, ConvSpec::whole_tile_rows, outputs.h, edge.h, kernel_size.h) *
-         share(ConvSpec::tile_cols, ConvSpec::whole_tile_cols, outputs.w, edge.w, kernel_size.w);
+  return share(&W::tile_rows, &W::whole_tile_rows, outputs.h, edge.h, kernel_size.h) *
+         share(&W::tile_cols, &W::whole_tile_cols, outputs.w, edge.w, kernel_size.w);
 }
 
 struct Algorithm {
   const Kernel &kernel;
   const Graph &graph;
 
-  int64_t param(size_t p) const { return kernel.params[p].at(1); }
+  template <typename... Path> int64_t param(Path... path) const {
+    return kernel.params[leaf(path...)].at(1);
+  }
 
   // A chain in the order in which it runs, then its pool.
   std::string operator()(const ConvSpec &spec) const {
@@ -43,7 +45,7 @@ struct Algorithm {
   std::string stage(const ConvSpec &spec, size_t first_operand) const {
     const Shape &w = graph.shape(kernel.operands[first_operand + ConvSpec::weights].value);
     if (w.size() == 2) return "dense panels";
-    const bool grouped = spec.group_channels > 0 || param(ConvSpec::groups) > 1;
+    const bool grouped = spec.group_channels > 0 || param(&ConvSpec::Params::groups) > 1;
     const bool depthwise = grouped && w[1] == 1;
     std::string text = fmt::format("{}{} {}x{}", algorithm_name(spec.winograd),
                                    depthwise ? " depthwise"
@@ -55,8 +57,8 @@ struct Algorithm {
     return text;
   }
   std::string operator()(const PoolSpec &spec) const {
-    const int64_t h = param(PoolSpec::kernel_h), w = param(PoolSpec::kernel_w);
-    if (h == param(PoolSpec::in_rows) && w == param(PoolSpec::in_cols))
+    const int64_t h = param(&PoolSpec::Params::kernel_h), w = param(&PoolSpec::Params::kernel_w);
+    if (h == param(&PoolSpec::Params::in_rows) && w == param(&PoolSpec::Params::in_cols))
       return fmt::format("global {} pool", to_string(spec.kind));
     return fmt::format("{} pool {}x{}", to_string(spec.kind), h, w);
   }

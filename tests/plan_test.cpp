@@ -118,7 +118,8 @@ TEST_CASE("the checker sees a convolution that reads a part as if it were the wh
           Kernel &kernel = convolution_of(plan);
           ConvSpec &spec = std::get<ConvSpec>(kernel.spec);
           if (spec.prologue == Prologue::copy) {
-            kernel.params[size_t(ConvSpec::first_stage_param) + ConvSpec::rows_run_on] = {0, 1};
+            kernel.params[leaves<ConvSpec::Params>() + leaf(&ConvSpec::StageParams::rows_run_on)] =
+                fixed(1);
             ++copied;
           } else { // whole vectors; and now more of them
             CHECK(channels % spec.lanes == 0);
@@ -133,10 +134,18 @@ TEST_CASE("the checker sees a convolution that reads a part as if it were the wh
 
 TEST_CASE("the checker sees a convolution that is told something wrong") {
   using C = ConvSpec;
-  const std::vector<int> any{C::pad_top,      C::pad_left, C::in_rows,      C::in_cols,
-                             C::scratch_rows, C::in_row,   C::scratch_cols, C::in_pixel};
-  const std::vector<int> direct{C::tiles, C::src_pixel_step, C::tap_rows, C::tap_row_pitch,
-                                C::depth, C::tap_cols,       C::in_image};
+  using S = C::StageParams;
+  const std::vector<size_t> any{leaf(&S::pad_top),      leaf(&S::pad_left),
+                                leaf(&S::in_rows),      leaf(&S::in_cols),
+                                leaf(&S::scratch_rows), leaf(&S::in, &Pitches::row),
+                                leaf(&S::scratch_cols), leaf(&S::in, &Pitches::pixel)};
+  const std::vector<size_t> direct{leaf(&S::tiles),
+                                   leaf(&S::src_pixel_step),
+                                   leaf(&S::tap_rows),
+                                   leaf(&S::tap_row_pitch),
+                                   leaf(&S::depth),
+                                   leaf(&S::tap_cols),
+                                   leaf(&S::in, &Pitches::image)};
   int caught = 0, transformed = 0;
   for (const Target &target : known_targets())
     for (const Conv &conv :
@@ -149,22 +158,24 @@ TEST_CASE("the checker sees a convolution that is told something wrong") {
         REQUIRE(check_plan(plan, graph, 2));
         Kernel &kernel = convolution_of(plan);
         const C &spec = std::get<C>(kernel.spec);
-        std::vector<int> params;
+        std::vector<size_t> params;
         if (spec.prologue != Prologue::none) params = any;
         if (!spec.winograd) params.insert(params.end(), direct.begin(), direct.end());
         if (!spec.winograd)
-          params.push_back(spec.prologue == Prologue::none ? C::src_row_step : C::row_stride);
-        if (kernel.params[C::groups].fixed > 1) params.push_back(C::in_group);
+          params.push_back(spec.prologue == Prologue::none ? leaf(&S::src_row_step)
+                                                           : leaf(&S::row_stride));
+        if (kernel.params[leaf(&C::Params::groups)].fixed > 1) params.push_back(leaf(&S::in_group));
         transformed += spec.winograd.has_value();
-        for (int param : params) {
+        for (size_t param : params) {
           CAPTURE(target.name);
           CAPTURE(param);
           CAPTURE(kernel_name(spec, target));
-          Affine &value = kernel.params[size_t(C::first_stage_param + param)];
+          Affine &value = kernel.params[leaves<C::Params>() + param];
           const Affine right = value;
-          const bool in_bytes = (param >= C::in_image && param <= C::in_group) ||
-                                param == C::src_row_step || param == C::src_pixel_step ||
-                                param == C::tap_row_pitch;
+          const bool in_bytes = (param >= leaf(&S::in) && param <= leaf(&S::in_group)) ||
+                                param == leaf(&S::src_row_step) ||
+                                param == leaf(&S::src_pixel_step) ||
+                                param == leaf(&S::tap_row_pitch);
           value.fixed += in_bytes ? 4 : -1;
           CHECK_FALSE(check_plan(plan, graph, 2));
           value = right;

@@ -283,7 +283,9 @@ private:
     Shape w = value.shape();
     w.resize(4, 1);
     const int64_t groups =
-        spec.group_channels > 0 ? 1 : kernel.params[ConvSpec::groups].fixed; // that panels end at
+        spec.group_channels > 0
+            ? 1
+            : kernel.params[leaf(&ConvSpec::Params::groups)].fixed; // that panels end at
     const int64_t rows = w[0] / groups;
     auto ids = value.as<int64_t>();
     std::vector<int64_t> packed;

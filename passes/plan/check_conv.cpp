@@ -7,6 +7,8 @@ namespace lathe::core {
 namespace {
 
 using C = ConvSpec;
+using S = ConvSpec::StageParams;
+using W = ConvSpec::WinogradParams;
 
 constexpr int64_t beside = -3; // what is no element of the input
 constexpr int64_t none = -4;   // what no graph has
@@ -48,7 +50,7 @@ public:
   Products(const Kernel &kernel, std::span<const CheckedConv> convolutions,
            const CheckedInput &input)
       : kernel_(kernel), convolutions_(convolutions), input_(input), memory_(input) {
-    size_t first = C::first_stage_param;
+    size_t first = leaves<C::Params>();
     for (const C *spec = &std::get<C>(kernel.spec); spec;
          spec = spec->source.empty() ? nullptr : spec->source.data()) {
       stages_.push_back({spec, first, {}});
@@ -60,19 +62,23 @@ public:
   std::string run() {
     if (stages_.size() != convolutions_.size()) return "a chain of another length";
     const auto &pool = stages_[0].spec->pool;
-    auto of_pool = [&](int index) { return value(pool_params_ + size_t(index)); };
+    auto of_pool = [&](auto... path) { return value(pool_params_ + leaf(path...)); };
     for (image_ = 0; image_ < input_.dims[0]; ++image_)
-      for (group_ = 0; group_ < value(C::groups); ++group_)
-        for (int64_t block = 0; block < value(C::row_blocks) && fault_.empty(); ++block) {
-          const int64_t first = block * value(C::block_rows);
-          const int64_t count = std::min(value(C::block_rows), value(C::rows) - first);
+      for (group_ = 0; group_ < value(leaf(&C::Params::groups)); ++group_)
+        for (int64_t block = 0; block < value(leaf(&C::Params::row_blocks)) && fault_.empty();
+             ++block) {
+          const int64_t first = block * value(leaf(&C::Params::block_rows));
+          const int64_t count =
+              std::min(value(leaf(&C::Params::block_rows)), value(leaf(&C::Params::rows)) - first);
           if (!pool) {
             compute(0, first, count);
             continue;
           }
-          constexpr int of = C::first_pool_param;
-          compute(0, first * of_pool(of + PoolSpec::stride_h) - of_pool(of + PoolSpec::pad_top),
-                  of_pool(C::conv_rows));
+          using P = C::PoolParams;
+          compute(0,
+                  first * of_pool(&P::pool, &PoolSpec::Params::stride_h) -
+                      of_pool(&P::pool, &PoolSpec::Params::pad_top),
+                  of_pool(&P::conv_rows));
         }
     return fault_;
   }
@@ -84,16 +90,18 @@ private:
     std::vector<int64_t> scratch; // identities of its source's rows
   };
   int64_t value(size_t param) const { return kernel_.params[param].fixed; }
-  int64_t value(size_t stage, int param) const {
-    return value(stages_[stage].first_param + size_t(param));
+  template <typename... Path> int64_t value(size_t stage, Path... path) const {
+    return value(stages_[stage].first_param + leaf(path...));
   }
-  int64_t elements(size_t stage, int param) const { return value(stage, param) / 4; } // of bytes
-  int64_t winograd(size_t stage, C::WinogradParam param) const {
-    return value(stage, int(stages_[stage].spec->first_winograd_param()) + param);
+  template <typename... Path> int64_t elements(size_t stage, Path... path) const { // of bytes
+    return value(stage, path...) / 4;
+  }
+  int64_t winograd(size_t stage, Affine W::*member) const {
+    return value(stages_[stage].first_param + stages_[stage].spec->winograd_param() + leaf(member));
   }
   bool innermost(size_t stage) const { return stage + 1 == stages_.size(); }
   int64_t row_elements(size_t s) const {
-    return value(s, C::scratch_cols) * value(s, C::in_channels);
+    return value(s, &S::scratch_cols) * value(s, &S::in_channels);
   }
   void complain(size_t s, const std::string &what) {
     if (fault_.empty()) fault_ = fmt::format("convolution {} of its chain: {}", s, what);
@@ -112,14 +120,14 @@ private:
 
   void bring_rows(size_t s, int64_t first) {
     std::vector<int64_t> &to = stages_[s].scratch;
-    to.assign(size_t(value(s, C::scratch_rows) * row_elements(s)), nothing);
-    if (!innermost(s)) compute(s + 1, first, value(s, C::scratch_rows));
-    const int64_t pixel = value(s, C::in_channels), left = value(s, C::pad_left) * pixel;
-    const int64_t end = left + value(s, C::in_cols) * pixel;
+    to.assign(size_t(value(s, &S::scratch_rows) * row_elements(s)), nothing);
+    if (!innermost(s)) compute(s + 1, first, value(s, &S::scratch_rows));
+    const int64_t pixel = value(s, &S::in_channels), left = value(s, &S::pad_left) * pixel;
+    const int64_t end = left + value(s, &S::in_cols) * pixel;
     if (left < 0 || end > row_elements(s)) return complain(s, "its rows are wider than scratch");
-    for (int64_t r = 0; r < value(s, C::scratch_rows); ++r) {
+    for (int64_t r = 0; r < value(s, &S::scratch_rows); ++r) {
       const auto row = to.begin() + r * row_elements(s);
-      const bool inside = first + r >= 0 && first + r < value(s, C::in_rows);
+      const bool inside = first + r >= 0 && first + r < value(s, &S::in_rows);
       std::fill(row, row + (inside ? left : row_elements(s)), filler);
       if (!inside) continue;
       std::fill(row + end, row + row_elements(s), filler);
@@ -128,30 +136,31 @@ private:
   }
   void copy_row(size_t s, int64_t number, int64_t *to) {
     const C &spec = *stages_[s].spec;
-    const int64_t most = value(s, C::in_channels), cols = value(s, C::in_cols);
-    const int64_t channels = std::min(most, value(s, C::all_in_channels) - group_ * most);
-    const int64_t from = image_ * elements(s, C::in_image) + group_ * elements(s, C::in_group) +
-                         number * elements(s, C::in_row);
+    const int64_t most = value(s, &S::in_channels), cols = value(s, &S::in_cols);
+    const int64_t channels = std::min(most, value(s, &S::all_in_channels) - group_ * most);
+    const int64_t from = image_ * elements(s, &S::in, &Pitches::image) +
+                         group_ * elements(s, &S::in_group) +
+                         number * elements(s, &S::in, &Pitches::row);
     const bool copies = spec.prologue == Prologue::copy;
     auto move = [&](int64_t element, int64_t place) {
       to[place] = memory_[from + element];
       if (to[place] == beside) complain(s, fmt::format("row {} reads beside its input", number));
     };
-    if (copies && spec.pre.empty() && value(s, C::rows_run_on) != 0) {
+    if (copies && spec.pre.empty() && value(s, &S::rows_run_on) != 0) {
       for (int64_t i = 0; i < cols * channels; ++i) move(i, i);
       return;
     }
-    const int64_t apart = copies ? 1 : elements(s, C::in_channel);
+    const int64_t apart = copies ? 1 : elements(s, &S::in_channel);
     for (int64_t x = 0; x < cols; ++x)
       for (int64_t c = 0; c < channels; ++c)
-        move(x * elements(s, C::in_pixel) + c * apart, x * most + c);
+        move(x * elements(s, &S::in, &Pitches::pixel) + c * apart, x * most + c);
   }
   // What the convolution before this one computes into scratch.
   void take_row(size_t s, int64_t number, int64_t *to) const {
     const Shape &x = convolutions_[s].x;
-    for (int64_t col = 0; col < value(s, C::in_cols); ++col)
-      for (int64_t c = 0; c < value(s, C::in_channels); ++c)
-        to[col * value(s, C::in_channels) + c] = (c * x[2] + number) * x[3] + col;
+    for (int64_t col = 0; col < value(s, &S::in_cols); ++col)
+      for (int64_t c = 0; c < value(s, &S::in_channels); ++c)
+        to[col * value(s, &S::in_channels) + c] = (c * x[2] + number) * x[3] + col;
   }
 
   // --- Products for rows of the result, some of which may lie outside of the picture
@@ -160,21 +169,21 @@ private:
     const C &spec = *stages_[s].spec;
     if (spec.winograd) return compute_tiles(s, first, count);
     if (spec.prologue != Prologue::none)
-      bring_rows(s, first * value(s, C::row_stride) - value(s, C::pad_top));
-    const int64_t width = value(s, C::tiles) * (spec.tile_pixels - spec.vector_pixels) +
-                          value(s, C::large_tiles) * spec.vector_pixels;
+      bring_rows(s, first * value(s, &S::row_stride) - value(s, &S::pad_top));
+    const int64_t width = value(s, &S::tiles) * (spec.tile_pixels - spec.vector_pixels) +
+                          value(s, &S::large_tiles) * spec.vector_pixels;
     const Shape &y = convolutions_[s].y;
-    if (width <= 0 || width % y[3] || width * value(s, C::stage_rows) != y[2] * y[3])
+    if (width <= 0 || width % y[3] || width * value(s, &S::stage_rows) != y[2] * y[3])
       return complain(s, "its tiles do not cover the result");
     for (int64_t r = 0; r < count && fault_.empty(); ++r)
-      if (first + r >= 0 && first + r < value(s, C::stage_rows)) compute_row(s, first, r, width);
+      if (first + r >= 0 && first + r < value(s, &S::stage_rows)) compute_row(s, first, r, width);
   }
   void compute_row(size_t s, int64_t first, int64_t r, int64_t width) {
     const C &spec = *stages_[s].spec;
-    const int64_t large = value(s, C::large_tiles), most = spec.tile_pixels;
-    const int64_t from = in_place(s) ? image_ * elements(s, C::in_image) +
-                                           group_ * elements(s, C::in_group) +
-                                           first * elements(s, C::src_row_step)
+    const int64_t large = value(s, &S::large_tiles), most = spec.tile_pixels;
+    const int64_t from = in_place(s) ? image_ * elements(s, &S::in, &Pitches::image) +
+                                           group_ * elements(s, &S::in_group) +
+                                           first * elements(s, &S::src_row_step)
                                      : 0;
     for (int64_t x = 0; x < width && fault_.empty(); ++x) {
       const int64_t small = std::max<int64_t>(1, most - spec.vector_pixels),
@@ -182,9 +191,9 @@ private:
       const int64_t of_tile = rest < 0 ? x % most : rest % small;
       // Pixels that share a vector follow each other.
       const int64_t place = spec.vector_pixels > 1
-                                ? (x - of_tile) * elements(s, C::src_pixel_step) + of_tile
-                                : x * elements(s, C::src_pixel_step);
-      check_pixel(s, (first + r) * width + x, from + r * elements(s, C::src_row_step) + place);
+                                ? (x - of_tile) * elements(s, &S::src_pixel_step) + of_tile
+                                : x * elements(s, &S::src_pixel_step);
+      check_pixel(s, (first + r) * width + x, from + r * elements(s, &S::src_row_step) + place);
     }
   }
   bool in_place(size_t s) const { return stages_[s].spec->prologue == Prologue::none; }
@@ -200,13 +209,13 @@ private:
     const auto &[op, x, y] = convolutions_[s];
     const bool several = spec.group_channels > 0;
     const int64_t depth = x[1] / op.groups, row = number / y[3], col = number % y[3];
-    const int64_t step = several || spec.apart ? elements(s, C::tap_col_pitch) : 1;
-    const int64_t sums = value(s, C::tap_rows) * value(s, C::tap_cols) * value(s, C::depth);
+    const int64_t step = several || spec.apart ? elements(s, &S::tap_col_pitch) : 1;
+    const int64_t sums = value(s, &S::tap_rows) * value(s, &S::tap_cols) * value(s, &S::depth);
     if (sums * spec.step != op.kernel.h * op.kernel.w * depth || (several && spec.step != depth))
       return complain(s, "its products are too few or too many");
-    const int64_t row_pitch = elements(s, C::tap_row_pitch), rows = value(s, C::tap_rows);
-    const int64_t col_pitch = elements(s, C::tap_col_pitch), cols = value(s, C::tap_cols);
-    const int64_t steps = value(s, C::depth);
+    const int64_t row_pitch = elements(s, &S::tap_row_pitch), rows = value(s, &S::tap_rows);
+    const int64_t col_pitch = elements(s, &S::tap_col_pitch), cols = value(s, &S::tap_cols);
+    const int64_t steps = value(s, &S::depth);
     int64_t channel = 0;
     Size2 tap{0, 0};
     auto next = [&] { // of the weights
@@ -232,8 +241,8 @@ private:
   // but in place there is nothing behind it that a kernel might read.
   void check_vectors(size_t s, int64_t at, int64_t row, int64_t col) {
     const C &spec = *stages_[s].spec;
-    const int64_t most = value(s, C::channels);
-    const int64_t live = std::min(most, value(s, C::all_channels) - group_ * most);
+    const int64_t most = value(s, &S::channels);
+    const int64_t live = std::min(most, value(s, &S::all_channels) - group_ * most);
     const int64_t lanes = live < spec.panel() ? spec.of_last_panel().panel() : spec.panel();
     for (int64_t lane = 0; lane < lanes; ++lane) {
       if (lane < live)
@@ -258,14 +267,14 @@ private:
     const Size2 outputs = stages_[s].spec->winograd->outputs;
     const Shape &y = convolutions_[s].y;
     const int64_t first_tile = std::max<int64_t>(first, 0) / outputs.h;
-    bring_rows(s, first_tile * outputs.h - value(s, C::pad_top));
+    bring_rows(s, first_tile * outputs.h - value(s, &S::pad_top));
     const int64_t rows =
-        std::min(winograd(s, C::block_tile_rows), winograd(s, C::tile_rows) - first_tile);
+        std::min(winograd(s, &W::block_tile_rows), winograd(s, &W::tile_rows) - first_tile);
     if (std::min(first + count, y[2]) > (first_tile + rows) * outputs.h ||
-        winograd(s, C::tile_cols) * outputs.w < y[3])
+        winograd(s, &W::tile_cols) * outputs.w < y[3])
       return complain(s, "its tiles do not cover the result");
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < winograd(s, C::tile_cols) && fault_.empty(); ++c)
+      for (int64_t c = 0; c < winograd(s, &W::tile_cols) && fault_.empty(); ++c)
         check_tile(s, first_tile, r, c);
   }
   void check_tile(size_t s, int64_t first_tile, int64_t r, int64_t c) {
@@ -277,13 +286,13 @@ private:
     // Points of outputs beyond the result may be left out.
     const int64_t points_h = std::min(outputs.h, y[2] - row) + op.kernel.h - 1;
     const int64_t points_w = std::min(outputs.w, y[3] - col) + op.kernel.w - 1;
-    const int64_t from = r * elements(s, C::src_row_step) + c * elements(s, C::src_pixel_step);
+    const int64_t from = r * elements(s, &S::src_row_step) + c * elements(s, &S::src_pixel_step);
     for (int64_t i = 0; i < points_h; ++i)
       for (int64_t j = 0; j < points_w; ++j)
         for (int64_t channel = 0; channel < depth; ++channel)
           check_element(s,
-                        from + i * elements(s, C::tap_row_pitch) +
-                            j * elements(s, C::tap_col_pitch) + channel,
+                        from + i * elements(s, &S::tap_row_pitch) +
+                            j * elements(s, &S::tap_col_pitch) + channel,
                         group_ * depth + channel, row + i - op.pad.top, col + j - op.pad.left);
   }
 

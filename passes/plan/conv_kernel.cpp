@@ -53,8 +53,15 @@ public:
     const int64_t per_task = ceil_div(first.panels, std::clamp<int64_t>(wanted, 1, first.panels));
     const int64_t panel_groups = ceil_div(first.panels, per_task);
     const Storage &out = r_.output;
-    add({first.groups, row_blocks, panel_groups, rows(), block_rows_, first.panels, per_task});
-    bytes({out.strides[0], out.strides[2], out.strides[3], first.channels});
+    append_leaves(kernel_.params, ConvSpec::Params{.groups = fixed(first.groups),
+                                                   .row_blocks = fixed(row_blocks),
+                                                   .panel_groups = fixed(panel_groups),
+                                                   .rows = fixed(rows()),
+                                                   .block_rows = fixed(block_rows_),
+                                                   .panels = fixed(first.panels),
+                                                   .panels_per_task = fixed(per_task),
+                                                   .out = pitches_of(out),
+                                                   .out_group = bytes(first.channels)});
 
     int64_t scratch = 0, wanted_rows = conv_rows(block_rows_);
     double multiplies = 0;
@@ -355,18 +362,14 @@ private:
     set_tiles(p, conv_rows(block_rows_), aligned);
   }
 
-  // --- Parameters, in the order of ConvSpec's lists
+  // --- Parameters
 
-  void add(std::initializer_list<int64_t> values) {
-    for (int64_t value : values) kernel_.params.push_back({0, value});
-  }
-  void bytes(std::initializer_list<int64_t> elements) {
-    for (int64_t value : elements) kernel_.params.push_back({0, value * 4});
-  }
+  static Affine bytes(int64_t elements) { return fixed(elements * 4); }
 
   void add_stage(size_t i, int64_t scratch_at, int64_t source_rows, int64_t wanted_rows) {
     const Part &p = stages_[i];
     const Conv &op = *r_.stages[i].op;
+    const Storage &in = r_.input;
     // Taps of a row: one run.
     const bool several_groups = p.spec.group_channels > 0;
     const bool columns_run_on =
@@ -374,44 +377,82 @@ private:
     const Size2 taps = p.spec.winograd ? Size2{} : op.kernel;
     const int64_t pad_left = std::min(op.pad.left, p.scratch_cols);
     const Size2 step = p.spec.winograd ? p.spec.winograd->outputs : op.stride;
-    add({p.y[2], p.tiles.count, p.tiles.large, p.panels, p.channels, p.y[1]});
-    bytes({p.row * step.h, p.pixel * step.w});
-    add({taps.h});
-    bytes({p.row * op.dilation.h});
-    add({columns_run_on ? 1 : taps.w});
-    bytes({p.spec.apart ? r_.input.strides[1] : p.pixel * op.dilation.w});
-    add({columns_run_on ? taps.w * p.depth / p.spec.step : p.depth, op.stride.h, op.pad.top,
-         pad_left, p.x[2], std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3]), p.in_channels,
-         p.x[1], scratch_at, source_rows, p.scratch_cols});
-    const Storage &in = r_.input;
-    if (innermost(i))
-      bytes({in.strides[0], in.strides[2], in.strides[3], in.strides[1],
-             in.strides[1] * p.in_channels});
-    else
-      bytes({0, 0, 0, 0, 0});
-    // Pixels have no channels but these, neither there nor in scratch.
-    add({innermost(i) && in.strides[3] == p.in_channels && p.x[1] == p.in_channels});
     const bool as_points = p.spec.winograd && !p.spec.winograd->from_taps;
     const int64_t of_channel = p.depth * (as_points ? points(p) : op.kernel.h * op.kernel.w);
     const int64_t lanes = several_groups ? p.panel : p.vectors * p.spec.lanes; // of a group
-    bytes({p.panel * of_channel, lanes * of_channel, lanes});
-    add_fetches(p, op, wanted_rows);
+    const Fetches fetches = fetches_of(p, op, wanted_rows);
+    // Pixels have no channels but these, neither there nor in scratch.
+    const bool rows_run_on =
+        innermost(i) && in.strides[3] == p.in_channels && p.x[1] == p.in_channels;
+    ConvSpec::StageParams params{
+        .stage_rows = fixed(p.y[2]),
+        .tiles = fixed(p.tiles.count),
+        .large_tiles = fixed(p.tiles.large),
+        .stage_panels = fixed(p.panels),
+        .channels = fixed(p.channels),
+        .all_channels = fixed(p.y[1]),
+        .src_row_step = bytes(p.row * step.h),
+        .src_pixel_step = bytes(p.pixel * step.w),
+        .tap_rows = fixed(taps.h),
+        .tap_row_pitch = bytes(p.row * op.dilation.h),
+        .tap_cols = fixed(columns_run_on ? 1 : taps.w),
+        .tap_col_pitch = bytes(p.spec.apart ? in.strides[1] : p.pixel * op.dilation.w),
+        .depth = fixed(columns_run_on ? taps.w * p.depth / p.spec.step : p.depth),
+        .row_stride = fixed(op.stride.h),
+        .pad_top = fixed(op.pad.top),
+        .pad_left = fixed(pad_left),
+        .in_rows = fixed(p.x[2]),
+        .in_cols = fixed(std::clamp<int64_t>(p.scratch_cols - pad_left, 0, p.x[3])),
+        .in_channels = fixed(p.in_channels),
+        .all_in_channels = fixed(p.x[1]),
+        .scratch_at = fixed(scratch_at),
+        .scratch_rows = fixed(source_rows),
+        .scratch_cols = fixed(p.scratch_cols),
+        .in = {},
+        .in_channel = {},
+        .in_group = {},
+        .rows_run_on = fixed(rows_run_on),
+        .weight_panel = bytes(p.panel * of_channel),
+        .weight_group = bytes(lanes * of_channel),
+        .bias_group = bytes(lanes),
+        .fetch_ahead = fixed(fetches.ahead),
+        .fetch_row = fixed(fetches.row),
+        .fetch_call = fixed(fetches.call),
+        .fetch_step = fixed(fetches.step),
+    };
+    if (innermost(i)) {
+      params.in = pitches_of(in);
+      params.in_channel = bytes(in.strides[1]);
+      params.in_group = bytes(in.strides[1] * p.in_channels);
+    }
+    append_leaves(kernel_.params, params);
     for (const Storage &s : r_.stages[i].post)
-      bytes({s.strides[0], s.strides[2], s.strides[3], p.channels});
+      append_leaves(kernel_.params, ConvSpec::PostPitches{pitches_of(s), bytes(p.channels)});
     if (!p.spec.winograd) return;
-    add({p.tile_rows, p.tile_cols, p.whole_tile_rows, p.whole_tile_cols, p.block_tile_rows,
-         scratch_at + transformed_at(i, source_rows)});
-    bytes({p.transformed_tile, p.transformed_point});
-    add({scratch_at + products_at(i, source_rows)});
-    bytes({p.products_point});
-    add({p.filter_channels, scratch_at + filters_at(i, source_rows)});
-    bytes({p.filters_point});
+    append_leaves(kernel_.params,
+                  ConvSpec::WinogradParams{
+                      .tile_rows = fixed(p.tile_rows),
+                      .tile_cols = fixed(p.tile_cols),
+                      .whole_tile_rows = fixed(p.whole_tile_rows),
+                      .whole_tile_cols = fixed(p.whole_tile_cols),
+                      .block_tile_rows = fixed(p.block_tile_rows),
+                      .transformed_at = fixed(scratch_at + transformed_at(i, source_rows)),
+                      .transformed_tile = bytes(p.transformed_tile),
+                      .transformed_point = bytes(p.transformed_point),
+                      .products_at = fixed(scratch_at + products_at(i, source_rows)),
+                      .products_point = bytes(p.products_point),
+                      .filter_channels = fixed(p.filter_channels),
+                      .filters_at = fixed(scratch_at + filters_at(i, source_rows)),
+                      .filters_point = bytes(p.filters_point)});
   }
 
   // Register tiles read a part of the weights again and again: a panel's, a point's, or taps that
   // become points. Meanwhile the next part comes from memory, a share with every tile, so that it
   // never comes in a burst; where both do not fit the L2 cache, what is wanted a moment later.
-  void add_fetches(const Part &p, const Conv &op, int64_t rows) {
+  struct Fetches {
+    int64_t ahead, row, call, step; // bytes
+  };
+  Fetches fetches_of(const Part &p, const Conv &op, int64_t rows) const {
     constexpr int64_t least_ahead = 16 << 10; // measured on Zen 4: 8 to 64 KB do alike
     const int64_t taps = op.kernel.h * op.kernel.w;
     const bool from_taps = p.spec.winograd && p.spec.winograd->from_taps;
@@ -428,9 +469,10 @@ private:
     const int64_t part = steps_of_part * p.panel * 4;
     const bool by_points = p.spec.winograd && !from_taps, both_fit = part <= target_.l2_bytes / 3;
     const int64_t call = both_fit ? ceil_div(part, tiles) : 0;
-    const int64_t step = both_fit ? ceil_div(call, steps) : steps_of_part / steps * p.panel * 4;
-    add({both_fit ? std::max(part, least_ahead) : least_ahead,
-         by_points ? part : p.tiles.count * call, call, step});
+    return {.ahead = both_fit ? std::max(part, least_ahead) : least_ahead,
+            .row = by_points ? part : p.tiles.count * call,
+            .call = call,
+            .step = both_fit ? ceil_div(call, steps) : steps_of_part / steps * p.panel * 4};
   }
 
   // Returns the scratch bytes with the pool's.
@@ -440,9 +482,10 @@ private:
     Storage rows; // of one panel
     rows.dims = {1, p.panel, p.y[2], p.y[3]};
     rows.strides = {0, 1, p.y[3] * p.panel, p.panel};
-    add({scratch, conv_rows(block_rows_)});
-    const Kernel pool = pool_kernel(*r_.pool, r_.strict, rows, r_.output, {}, batched_);
-    kernel_.params.insert(kernel_.params.end(), pool.params.begin(), pool.params.end());
+    append_leaves(kernel_.params,
+                  ConvSpec::PoolParams{.pool_at = fixed(scratch),
+                                       .conv_rows = fixed(conv_rows(block_rows_)),
+                                       .pool = pool_params(*r_.pool, rows, r_.output)});
     return scratch + int64_t(pool_bytes(block_rows_));
   }
 

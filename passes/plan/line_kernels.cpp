@@ -9,15 +9,14 @@ namespace {
 // An extent with its strides, in bytes, in input and output.
 using Dimension = std::array<int64_t, 3>;
 
-// Six extents with their strides in bytes, outermost first; the images, if there are any, come
-// first.
+// Loops with their strides in bytes; the images, if there are any, are the first.
 struct Lines {
-  std::vector<Affine> extents, in, out;
+  Loops extents, in, out;
   Affine count{0, 1};
 };
 Result<Lines> lines(std::vector<Dimension> dims, const std::optional<Dimension> &images) {
   std::erase_if(dims, [](const Dimension &d) { return d[0] == 1; });
-  const size_t room = images ? 5 : 6;
+  const size_t room = loop_count - images.has_value();
   if (dims.size() > room)
     return fail(ErrorCode::unsupported, "an operation over more than six dimensions");
   dims.insert(dims.begin(), room - dims.size(), {1, 0, 0});
@@ -25,9 +24,9 @@ Result<Lines> lines(std::vector<Dimension> dims, const std::optional<Dimension> 
   Lines l;
   int64_t count = 1;
   for (size_t i = 0; i < dims.size(); ++i) {
-    l.extents.push_back(images && i == 0 ? Affine{1, 0} : Affine{0, dims[i][0]});
-    l.in.push_back({0, dims[i][1]});
-    l.out.push_back({0, dims[i][2]});
+    l.extents[i] = images && i == 0 ? Affine{1, 0} : fixed(dims[i][0]);
+    l.in[i] = fixed(dims[i][1]);
+    l.out[i] = fixed(dims[i][2]);
     count *= dims[i][0];
   }
   l.count = images ? Affine{count, 0} : Affine{0, count};
@@ -52,10 +51,6 @@ std::vector<Dimension> joined(std::vector<Dimension> dims) {
   return dims;
 }
 
-void append(Kernel &k, std::initializer_list<const std::vector<Affine> *> lists) {
-  for (auto *list : lists) k.params.insert(k.params.end(), list->begin(), list->end());
-}
-
 } // namespace
 
 Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storage &out,
@@ -69,9 +64,12 @@ Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storag
   bool contiguous = in.dims[axis] == 1 || (in.strides[axis] == 1 && out.strides[axis] == 1);
   k.spec = SoftmaxSpec{op.log, contiguous, in.dims[axis] > SoftmaxSpec::most_plain_terms};
   k.output = SoftmaxSpec::output;
-  append(k, {&l.extents, &l.in, &l.out});
-  for (int64_t v : {in.dims[axis], in.strides[axis] * 4, out.strides[axis] * 4})
-    k.params.push_back({0, v});
+  append_leaves(k.params, SoftmaxSpec::Params{.extents = l.extents,
+                                              .in_strides = l.in,
+                                              .out_strides = l.out,
+                                              .length = fixed(in.dims[axis]),
+                                              .in_step = fixed(in.strides[axis] * 4),
+                                              .out_step = fixed(out.strides[axis] * 4)});
   k.tasks = l.count;
   k.grain = grain_for(8 * in.dims[axis]);
   return k;
@@ -89,9 +87,12 @@ Result<Kernel> arg_kernel(const ArgSpec &spec, int64_t axis, bool keep_dims, con
   Kernel k;
   k.spec = spec;
   k.output = ArgSpec::output;
-  append(k, {&l.extents, &l.in, &l.out});
-  for (int64_t v : {in.dims[a], in.strides[a] * 4, keep_dims ? step(a) : 0})
-    k.params.push_back({0, v});
+  append_leaves(k.params, ArgSpec::Params{.extents = l.extents,
+                                          .in_strides = l.in,
+                                          .out_strides = l.out,
+                                          .length = fixed(in.dims[a]),
+                                          .in_step = fixed(in.strides[a] * 4),
+                                          .out_step = fixed(keep_dims ? step(a) : 0)});
   k.tasks = l.count;
   k.grain = grain_for(in.dims[a]);
   return k;
@@ -117,7 +118,11 @@ Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage 
   Kernel k;
   k.spec = ReduceSpec{op.kind, vector};
   k.output = ReduceSpec::output;
-  append(k, {&l.extents, &l.in, &l.out, &sums.extents, &sums.in});
+  append_leaves(k.params, ReduceSpec::Params{.extents = l.extents,
+                                             .in_strides = l.in,
+                                             .out_strides = l.out,
+                                             .reduced = sums.extents,
+                                             .reduced_strides = sums.in});
   const int64_t inner = l.extents.back().fixed;
   k.tasks = inner == 0 ? Affine{} : Affine{l.count.per_image / inner, l.count.fixed / inner};
   return k;

@@ -22,8 +22,8 @@ std::vector<int64_t> broadcast_to(const Storage &s, const Shape &dims) {
   return strides;
 }
 
-// The loops over `operands`, the last of which is the output and gives the index space: what
-// MapSpec and GatherSpec begin their parameters with. Returns the innermost loop.
+// Adds the parameters of loops over `operands`, the last of which is the output and gives the index
+// space: MapSpec::Params, and Loops of strides for each. Returns the innermost loop.
 Result<Loop> add_loops(Kernel &kernel, const std::vector<Storage> &operands, bool batched) {
   const Shape &dims = operands.back().dims;
   std::vector<std::vector<int64_t>> strides;
@@ -53,7 +53,7 @@ Result<Loop> add_loops(Kernel &kernel, const std::vector<Storage> &operands, boo
     outer = {outer.extent * inner.extent, inner.strides};
     loops.erase(loops.begin() + int64_t(i));
   }
-  const size_t room = size_t(MapSpec::rank) - first;
+  const size_t room = loop_count - first;
   if (loops.size() > room)
     return fail(Error{.code = ErrorCode::unsupported,
                       .message = "an elementwise operation over too many dimensions",
@@ -62,17 +62,20 @@ Result<Loop> add_loops(Kernel &kernel, const std::vector<Storage> &operands, boo
   while (loops.size() < room)
     loops.insert(loops.begin(), {1, std::vector<int64_t>(operands.size(), 0)});
 
-  if (batched) kernel.params.push_back({1, 0});
-  for (const Loop &loop : loops) kernel.params.push_back({0, loop.extent});
   const int64_t inner = loops.back().extent, rows = loops[loops.size() - 2].extent;
   const int64_t per_task = std::clamp<int64_t>(elements_per_task / std::max<int64_t>(1, inner), 1,
                                                std::max<int64_t>(1, rows));
   const int64_t chunks = (rows + per_task - 1) / per_task;
-  kernel.params.push_back({0, per_task});
-  kernel.params.push_back({0, chunks});
+  MapSpec::Params params{
+      .extents = {}, .rows_per_task = fixed(per_task), .tasks_per_outer = fixed(chunks)};
+  if (batched) params.extents[0] = {1, 0};
+  for (size_t l = 0; l < loops.size(); ++l) params.extents[first + l] = fixed(loops[l].extent);
+  append_leaves(kernel.params, params);
   for (size_t o = 0; o < operands.size(); ++o) {
-    if (batched) kernel.params.push_back({0, images(operands[o])});
-    for (const Loop &loop : loops) kernel.params.push_back({0, loop.strides[o]});
+    Loops bytes;
+    if (batched) bytes[0] = fixed(images(operands[o]));
+    for (size_t l = 0; l < loops.size(); ++l) bytes[first + l] = fixed(loops[l].strides[o]);
+    append_leaves(kernel.params, bytes);
   }
   int64_t tasks = chunks;
   for (size_t i = 0; i + 2 < loops.size(); ++i) tasks *= loops[i].extent;
@@ -126,8 +129,8 @@ Result<Kernel> gather_kernel(int64_t axis, const Storage &in, const Storage &ind
   spec.indices_type = indices.dtype;
   spec.rows = in.dtype == DType::f32 && innermost.strides[0] == 4 && innermost.strides[1] == 0 &&
               innermost.strides[2] == 4;
-  for (int64_t v : {in.dims[a], in.strides[a] * in.element_bytes()})
-    kernel.params.push_back({0, v});
+  for (int64_t v : {in.dims[a], in.strides[a] * in.element_bytes()}) // GatherSpec::Params' axis
+    kernel.params.push_back(fixed(v));
   kernel.spec = spec;
   return kernel;
 }

@@ -211,6 +211,7 @@ Result<Kernel> conv_kernel(ConvRequest request, const Target &target, bool batch
 Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
                     const std::vector<Storage> &post, bool batched);
 PoolSpec pool_spec(const Pool &op, bool strict);
+PoolSpec::Params pool_params(const Pool &op, const Storage &in, const Storage &out);
 Kernel pool_kernel(const Pool &op, bool strict, const Storage &in, const Storage &out,
                    const std::vector<Storage> &post, bool batched);
 Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool batched);
@@ -219,6 +220,7 @@ Result<Kernel> softmax_kernel(const Softmax &op, const Storage &in, const Storag
 Result<Kernel> arg_kernel(const ArgSpec &spec, int64_t axis, bool keep_dims, const Storage &in,
                           const Storage &out, bool batched);
 Result<Kernel> reduce_kernel(const Reduce &op, const Storage &in, const Storage &out, bool batched);
+Pitches pitches_of(const Storage &s);
 // Least number of tasks worth a thread, for tasks that touch so many elements.
 int64_t grain_for(int64_t work_per_task);
 

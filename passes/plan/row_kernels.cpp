@@ -6,21 +6,18 @@
 namespace lathe::core {
 namespace {
 
-void add(Kernel &k, std::initializer_list<int64_t> params) {
-  for (int64_t v : params) k.params.push_back({0, v});
-}
-
-// What pools and LRN end with: pitches of both operands, and one task for every row.
-void finish_rows(Kernel &k, const Storage &in, const Storage &out, int64_t work_per_row,
-                 bool batched) {
-  for (const Storage *s : {&in, &out})
-    for (size_t d : {0, 2, 3}) add(k, {s->strides[d] * 4});
+// One task for every row, as pools and LRN have them.
+void share_rows(Kernel &k, const Storage &out, int64_t work_per_row, bool batched) {
   const int64_t rows = out.dims[2];
   k.tasks = batched ? Affine{rows, 0} : Affine{0, out.dims[0] * rows};
   k.grain = grain_for(work_per_row);
 }
 
 } // namespace
+
+Pitches pitches_of(const Storage &s) {
+  return {fixed(s.strides[0] * 4), fixed(s.strides[2] * 4), fixed(s.strides[3] * 4)};
+}
 
 int64_t grain_for(int64_t work_per_task) {
   constexpr int64_t least_work = 32768; // elements touched: some microseconds
@@ -36,9 +33,13 @@ Kernel dense_kernel(const Dense &op, const Storage &in, const Storage &out,
   Kernel k;
   k.spec = DenseSpec{op.bias, op.post};
   k.output = DenseSpec::output;
-  k.params = {batched ? Affine{1, 0} : Affine{0, in.dims[0]}};
-  add(k, {outputs, depth, rows, in.strides[0] * 4, out.strides[0] * 4});
-  for (const Storage &s : post) add(k, {s.strides[0] * 4});
+  append_leaves(k.params, DenseSpec::Params{.images = batched ? Affine{1, 0} : fixed(in.dims[0]),
+                                            .outputs = fixed(outputs),
+                                            .depth = fixed(depth),
+                                            .block_rows = fixed(rows),
+                                            .in_image = fixed(in.strides[0] * 4),
+                                            .out_image = fixed(out.strides[0] * 4)});
+  for (const Storage &s : post) k.params.push_back(fixed(s.strides[0] * 4));
   k.tasks = {0, (outputs + rows - 1) / rows};
   k.grain = std::max<int64_t>(1, 65536 / (rows * depth));
   return k;
@@ -55,18 +56,36 @@ PoolSpec pool_spec(const Pool &op, bool strict) {
   return spec;
 }
 
+PoolSpec::Params pool_params(const Pool &op, const Storage &in, const Storage &out) {
+  const Shape &x = in.dims, &y = out.dims;
+  return {.out_rows = fixed(y[2]),
+          .out_cols = fixed(y[3]),
+          .channels = fixed(y[1]),
+          .in_rows = fixed(x[2]),
+          .in_cols = fixed(x[3]),
+          .kernel_h = fixed(op.kernel.h),
+          .kernel_w = fixed(op.kernel.w),
+          .stride_h = fixed(op.stride.h),
+          .stride_w = fixed(op.stride.w),
+          .dilation_h = fixed(op.dilation.h),
+          .dilation_w = fixed(op.dilation.w),
+          .pad_top = fixed(op.pad.top),
+          .pad_left = fixed(op.pad.left),
+          .padded_rows = fixed(x[2] + op.pad.top + op.pad.bottom),
+          .padded_cols = fixed(x[3] + op.pad.left + op.pad.right),
+          .in = pitches_of(in),
+          .out = pitches_of(out)};
+}
+
 Kernel pool_kernel(const Pool &op, bool strict, const Storage &in, const Storage &out,
                    const std::vector<Storage> &post, bool batched) {
-  const Shape &x = in.dims, &y = out.dims;
+  const Shape &y = out.dims;
   Kernel k;
   k.spec = pool_spec(op, strict);
   k.output = PoolSpec::output;
-  add(k, {y[2], y[3], y[1], x[2], x[3], op.kernel.h, op.kernel.w, op.stride.h, op.stride.w,
-          op.dilation.h, op.dilation.w, op.pad.top, op.pad.left, x[2] + op.pad.top + op.pad.bottom,
-          x[3] + op.pad.left + op.pad.right});
-  finish_rows(k, in, out, y[3] * y[1] * op.kernel.h * op.kernel.w, batched);
-  for (const Storage &s : post)
-    for (size_t d : {0, 2, 3}) add(k, {s.strides[d] * 4});
+  append_leaves(k.params, pool_params(op, in, out));
+  for (const Storage &s : post) append_leaves(k.params, pitches_of(s));
+  share_rows(k, out, y[3] * y[1] * op.kernel.h * op.kernel.w, batched);
   return k;
 }
 
@@ -78,8 +97,14 @@ Kernel lrn_kernel(const Lrn &op, const Storage &in, const Storage &out, bool bat
   // Beyond all channels a window has nothing but zeros.
   const int64_t before = std::min((op.size - 1) / 2, x[1] - 1);
   const int64_t after = std::min(op.size / 2, x[1] - 1);
-  add(k, {x[2], x[3], x[1], before, after});
-  finish_rows(k, in, out, x[3] * x[1] * 4, batched);
+  append_leaves(k.params, LrnSpec::Params{.rows = fixed(x[2]),
+                                          .cols = fixed(x[3]),
+                                          .channels = fixed(x[1]),
+                                          .before = fixed(before),
+                                          .after = fixed(after),
+                                          .in = pitches_of(in),
+                                          .out = pitches_of(out)});
+  share_rows(k, out, x[3] * x[1] * 4, batched);
   // Pixels between zeros; whole vectors of the widest target.
   k.scratch_bytes = LrnSpec::together * (before + x[1] + after + 1 + 2 * 16) * 4;
   return k;

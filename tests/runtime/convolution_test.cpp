@@ -253,11 +253,12 @@ TEST_CASE("convolutions of few channels in a group read parts of a wider value")
       for (const Kernel &kernel : executable->plan().kernels) {
         auto *spec = std::get_if<ConvSpec>(&kernel.spec);
         if (!spec || spec->prologue != Prologue::copy || !spec->pre.empty()) continue;
-        auto of_stage = [&](int param) {
-          return kernel.params[size_t(ConvSpec::first_stage_param + param)].fixed;
+        using S = ConvSpec::StageParams;
+        auto of_stage = [&](auto... path) {
+          return kernel.params[leaves<ConvSpec::Params>() + leaf(path...)].fixed;
         };
-        alike += of_stage(ConvSpec::in_pixel) == 4 * of_stage(ConvSpec::in_channels) &&
-                 of_stage(ConvSpec::all_in_channels) != of_stage(ConvSpec::in_channels);
+        alike += of_stage(&S::in, &Pitches::pixel) == 4 * of_stage(&S::in_channels) &&
+                 of_stage(&S::all_in_channels) != of_stage(&S::in_channels);
       }
       check(executable, inputs, *references);
     }

@@ -242,7 +242,9 @@ TEST_CASE("a guarded run sees what a kernel does wrong") {
       {"no task writes byte", Guard::behind,
        [](Plan &plan) { layer(plan, "pool").tasks.per_image -= 1; }},
       {"tasks 0 and 1 both write byte 0 ", Guard::behind,
-       [](Plan &plan) { layer(plan, "pool").params[PoolSpec::out_row] = {}; }},
+       [](Plan &plan) {
+         layer(plan, "pool").params[leaf(&PoolSpec::Params::out, &Pitches::row)] = {};
+       }},
       {"no element's", Guard::before, [&](Plan &plan) { pool_output(plan).dims[1] -= 1; }},
       {"no element's", Guard::before, [&](Plan &plan) { pool_output(plan).strides[3] -= 1; }},
       {"leave its memory", Guard::behind,
@@ -258,8 +260,9 @@ TEST_CASE("a guarded run sees what a kernel does wrong") {
       {"", Guard::before, // a second row, which begins before the first one
        [](Plan &plan) {
          auto &params = layer(plan, "tanh").params;
-         params[MapSpec::extent0 + MapSpec::rank - 2] = params[MapSpec::rows_per_task] = {0, 2};
-         params[MapSpec::first_stride + MapSpec::rank - 2] = {0, -4};
+         using P = MapSpec::Params;
+         params[leaf(&P::extents, loop_count - 2)] = params[leaf(&P::rows_per_task)] = fixed(2);
+         params[leaves<P>() + loop_count - 2] = fixed(-4);
        }},
   };
   for (const Target &target : known_targets()) {
@@ -307,7 +310,8 @@ TEST_CASE("a guarded run sees rows copied as one run though other channels lie b
     REQUIRE_MESSAGE(right, to_string(right.error()));
     Plan broken = executable->plan();
     Affine &flag =
-        layer(broken, "conv").params[size_t(ConvSpec::first_stage_param) + ConvSpec::rows_run_on];
+        layer(broken, "conv")
+            .params[leaves<ConvSpec::Params>() + leaf(&ConvSpec::StageParams::rows_run_on)];
     CHECK(flag == Affine{});
     flag = {0, 1};
     CHECK_FALSE(check_plan(broken, executable->graph(), 1));
