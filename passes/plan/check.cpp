@@ -6,6 +6,7 @@
 #include "ir/evaluate.h"
 #include "ir/op_facts.h"
 #include "passes/plan/check_conv.h"
+#include "passes/plan/check_params.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -166,6 +167,7 @@ private:
   // --- One kernel
 
   Result<void> step(const Kernel &kernel) {
+    LATHE_CHECK(check_params(kernel));
     auto *map = std::get_if<MapSpec>(&kernel.spec);
     if (map && map->steps.empty() && map->from == map->to)
       return copy(kernel, int64_t(size_of(map->to)));
@@ -197,6 +199,23 @@ private:
       return complain_here("the result has another size than its value");
     std::vector<int64_t> &memory = memory_of(out.space, out.index);
     for (size_t i = 0; i < written.size(); ++i) memory[size_t(written[i])] = named[i];
+    return {};
+  }
+
+  // By what the kernel's parameters say, its code finds its operands where their Views lie.
+  Result<void> check_params(const Kernel &kernel) const {
+    std::vector<CheckedView> operands;
+    for (const View &view : kernel.operands) {
+      CheckedView checked{view.dims, view.strides, view.value == no_value ? 4 : bytes_of(view)};
+      if (plan_.batched && view.space != Space::weights && !view.dims.empty())
+        checked.dims[0] = images_;
+      operands.push_back(std::move(checked));
+    }
+    const ValueId result = kernel.operands[size_t(kernel.output)].value;
+    const int producer = result == no_value ? -1 : uses_.producer[result];
+    const Op *op = producer < 0 ? nullptr : &graph_.nodes[size_t(producer)].op;
+    const std::string fault = fault_of_params(kernel, operands, op, images_);
+    if (!fault.empty()) return complain_here(fault);
     return {};
   }
 
