@@ -56,13 +56,10 @@ struct ParamChecker {
     if (fault.empty() && canonical(found) != canonical(expected))
       fault = fmt::format("its loops over {} go elsewhere than its operands lie", what);
   }
-  void expect_count(size_t count) {
-    if (fault.empty() && kernel.params.size() != count)
-      fault = fmt::format("it has {} parameters instead of {}", kernel.params.size(), count);
-  }
   bool has_count(size_t count) {
-    expect_count(count);
-    return fault.empty();
+    if (kernel.params.size() == count) return true;
+    fault = fmt::format("it has {} parameters instead of {}", kernel.params.size(), count);
+    return false;
   }
 
   int64_t bytes(size_t operand, size_t dimension) const {
